@@ -1,0 +1,287 @@
+"""Photo bytes to pixels: the only decoder of this project, shared by training and the nightly job.
+
+Pillow reads the header (format allow-list, dimensions, mode, EXIF orientation) before any pixel is
+decoded. JPEG, which is nearly every catalog photo, is then decoded by OpenCV, at reduced scale when
+the photo is much larger than the model's input; the rarer formats are decoded by Pillow, whose
+handling of palettes, alpha and animation is the best maintained. Every photo comes out one way:
+oriented, alpha on white, 8-bit RGB, centred on a white square, blurred.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from dedup_job.errors import ImageRejected, RejectReason
+
+Pixels = NDArray[np.uint8]
+
+# Part of a model's identity. Golden pixels in tests force it to rise when any output pixel changes.
+PREPROCESSING_VERSION = 1
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
+_MODES_16_BIT = {"I", "I;16", "I;16B", "I;16L", "I;16N"}
+_EXIF_ORIENTATION = 0x0112
+_REDUCED_JPEG = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+_WHITE = (255, 255, 255)
+
+# Pillow warns between 89 and 179 megapixels; ImageLimits rejects those by itself, without noise.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What is refused by its header alone. Pixels are counted before any are decoded."""
+
+    max_pixels: int = 50_000_000
+    max_side_px: int = 20_000
+    min_side_px: int = 16
+    max_aspect: float = 20.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A photo ready for the model. `pixels`: uint8 (size, size, 3) RGB; `width` and `height`: of
+    the original in pixels, as displayed (after EXIF orientation)."""
+
+    pixels: Pixels
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class _Header:
+    format: str
+    mode: str
+    width: int
+    height: int
+    orientation: int
+
+
+def prepare(
+    data: bytes, size_px: int, blur_sigma_px: float, limits: ImageLimits = ImageLimits()
+) -> Prepared:
+    """Decode one photo exactly as the model expects it.
+
+    Args:
+        data: the file's bytes, of any format in `FORMATS`, whatever its name was.
+        size_px: side of the square the model takes, 16 to 1024.
+        blur_sigma_px: Gaussian standard deviation in pixels of the *output* square; 0 = no blur.
+        limits: header limits.
+
+    Raises:
+        ImageRejected: with one of the reasons EMPTY_FILE to BAD_ASPECT.
+    """
+    rgb, header = _decode(data, limits, enough_px=2 * size_px)
+    width, height = _displayed_size(header)
+    return Prepared(fit(rgb, size_px, blur_sigma_px), width, height)
+
+
+def decode(data: bytes, limits: ImageLimits = ImageLimits(), enough_px: int | None = None) -> Pixels:
+    """Decode to uint8 (height, width, 3) RGB, oriented, alpha on white.
+
+    Args:
+        data: the file's bytes.
+        limits: header limits.
+        enough_px: when given, a large JPEG may be decoded at 1/2, 1/4 or 1/8 scale as long as its
+            longer side stays at or above this.
+
+    Raises:
+        ImageRejected: as `prepare`.
+    """
+    return _decode(data, limits, enough_px)[0]
+
+
+def fit(rgb: Pixels, size_px: int, blur_sigma_px: float) -> Pixels:
+    """Scale the longer side to `size_px`, centre on a white square, blur.
+
+    The aspect ratio is kept: a photo that a shop padded to a white square then costs the model
+    nothing to recognise. Training applies this same function to its augmented photos.
+
+    Args:
+        rgb: uint8 (height, width, 3).
+        size_px: side of the output.
+        blur_sigma_px: as in `prepare`.
+
+    Returns:
+        uint8 (size_px, size_px, 3), contiguous.
+    """
+    height, width = rgb.shape[:2]
+    scale = size_px / max(height, width)
+    new_width = max(1, round(width * scale))
+    new_height = max(1, round(height * scale))
+    shrinks = scale < 1
+    small = cv2.resize(
+        rgb, (new_width, new_height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    top, left = (size_px - new_height) // 2, (size_px - new_width) // 2
+    square = cv2.copyMakeBorder(
+        small,
+        top,
+        size_px - new_height - top,
+        left,
+        size_px - new_width - left,
+        cv2.BORDER_CONSTANT,
+        value=_WHITE,
+    )
+    if blur_sigma_px > 0:
+        square = cv2.GaussianBlur(square, (0, 0), blur_sigma_px)
+    return np.ascontiguousarray(square)
+
+
+def _decode(data: bytes, limits: ImageLimits, enough_px: int | None) -> tuple[Pixels, _Header]:
+    if not data:
+        raise ImageRejected(RejectReason.EMPTY_FILE, "0 bytes")
+    header = read_header(data, limits)
+    if header.format == "JPEG":
+        rgb = _decode_jpeg(data, header, enough_px)
+    else:
+        rgb = _decode_with_pillow(data, header)
+    return _orient(rgb, header.orientation), header
+
+
+def read_header(data: bytes, limits: ImageLimits) -> _Header:
+    """Read format, mode, size and orientation, and apply the limits; decodes no pixel."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            header = _Header(
+                image.format or "",
+                image.mode,
+                image.width,
+                image.height,
+                _read_orientation(image),
+            )
+    except UnidentifiedImageError:
+        raise _unidentified(data) from None
+    except Image.DecompressionBombError:
+        raise ImageRejected(
+            RejectReason.TOO_MANY_PIXELS, f"header claims over {2 * limits.max_pixels} pixels"
+        ) from None
+    except Exception as error:  # Pillow's parsers raise many types on hostile headers
+        raise ImageRejected(RejectReason.CORRUPT, f"header: {_one_line(error)}") from None
+    _check_limits(header, limits)
+    return header
+
+
+def _read_orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # damaged EXIF is common and says nothing about the pixels
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _check_limits(header: _Header, limits: ImageLimits) -> None:
+    shape = f"{header.width}x{header.height}"
+    if header.width * header.height > limits.max_pixels:
+        raise ImageRejected(
+            RejectReason.TOO_MANY_PIXELS, f"{shape}, limit {limits.max_pixels} (images.max_pixels)"
+        )
+    if max(header.width, header.height) > limits.max_side_px:
+        raise ImageRejected(
+            RejectReason.TOO_MANY_PIXELS, f"{shape}, limit {limits.max_side_px} (images.max_side_px)"
+        )
+    shorter, longer = sorted((header.width, header.height))
+    if shorter < limits.min_side_px:
+        raise ImageRejected(
+            RejectReason.TOO_SMALL, f"{shape}, limit {limits.min_side_px} (images.min_side_px)"
+        )
+    if longer > limits.max_aspect * shorter:
+        raise ImageRejected(
+            RejectReason.BAD_ASPECT, f"{shape}, limit {limits.max_aspect:g} (images.max_aspect)"
+        )
+    if header.mode not in _MODES | _MODES_16_BIT:
+        raise ImageRejected(RejectReason.UNSUPPORTED_MODE, f"{header.format} mode {header.mode}")
+
+
+def _decode_jpeg(data: bytes, header: _Header, enough_px: int | None) -> Pixels:
+    longer = max(header.width, header.height)
+    flag = cv2.IMREAD_COLOR
+    for divisor, reduced in _REDUCED_JPEG.items():
+        if enough_px is not None and longer >= divisor * enough_px:
+            flag = reduced
+            break
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise ImageRejected(RejectReason.CORRUPT, f"JPEG: {_one_line(error)}") from None
+    if bgr is None:
+        if b"\xff\xd9" not in data[-4096:]:
+            raise ImageRejected(RejectReason.TRUNCATED, f"JPEG ends after {len(data)} bytes")
+        raise ImageRejected(RejectReason.CORRUPT, "JPEG data cannot be decoded")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def _decode_with_pillow(data: bytes, header: _Header) -> Pixels:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            image.load()  # of an animation: the first frame
+            return _to_rgb(image)
+    except Exception as error:  # as in read_header
+        text = _one_line(error)
+        cut = "truncated" in text.lower() or "eof" in text.lower()
+        reason = RejectReason.TRUNCATED if cut else RejectReason.CORRUPT
+        raise ImageRejected(reason, f"{header.format}: {text}") from None
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    if image.mode in _MODES_16_BIT:
+        # Pillow's own conversion clips at 255 and turns 16-bit grey nearly white.
+        grey = np.asarray(image).astype(np.float32) / 257.0
+        return np.repeat(np.clip(np.rint(grey), 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.mode in {"RGBA", "RGBa", "LA", "La", "PA"} or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (*_WHITE, 255))
+        return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
+    return np.asarray(image.convert("RGB"))
+
+
+def _orient(rgb: Pixels, orientation: int) -> Pixels:
+    """Undo the EXIF orientation (TIFF 6.0 tag 274, values 1 to 8)."""
+    if orientation in (5, 6, 7, 8):
+        rgb = rgb.transpose(1, 0, 2)
+    if orientation in (2, 6, 7, 3):
+        rgb = rgb[:, ::-1]
+    if orientation in (4, 3, 8, 7):
+        rgb = rgb[::-1]
+    return np.ascontiguousarray(rgb)
+
+
+def _displayed_size(header: _Header) -> tuple[int, int]:
+    if header.orientation >= 5:
+        return header.height, header.width
+    return header.width, header.height
+
+
+def _unidentified(data: bytes) -> ImageRejected:
+    head = data[:64].lstrip().lower()
+    kinds = {
+        b"<!doctype html": "HTML",
+        b"<html": "HTML",
+        b"<?xml": "XML",
+        b"<svg": "SVG",
+        b"%pdf": "PDF",
+        b"%!ps": "PostScript",
+        b"{": "JSON",
+        b"pk\x03\x04": "zip",
+        b"\x1f\x8b": "gzip",
+    }
+    pictures = {b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"8BPS": "PSD", b"\x00\x00\x01\x00": "ICO"}
+    for magic, name in pictures.items():
+        if data.startswith(magic):
+            return ImageRejected(RejectReason.UNSUPPORTED_FORMAT, f"{name} picture")
+    if data[4:8] == b"ftyp" or data[4:8] == b"jP  ":
+        return ImageRejected(RejectReason.UNSUPPORTED_FORMAT, "AVIF, HEIC, JPEG 2000 or video")
+    for magic, name in kinds.items():
+        if head.startswith(magic):
+            return ImageRejected(RejectReason.NOT_IMAGE, f"{name} content")
+    return ImageRejected(RejectReason.NOT_IMAGE, f"unknown content, {len(data)} bytes")
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:200]

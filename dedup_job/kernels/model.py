@@ -1,0 +1,167 @@
+"""A model bundle made ready to compute: `Embedder.embed(photos) -> unit vectors`.
+
+Executors run the int8 network on LiteRT and need no TensorFlow; `runtime="tensorflow"` runs the
+Keras model of the same bundle (GPU executors). Either is compared with the bundle's golden vectors
+when it is loaded, so that a damaged or foreign model never runs.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dedup_job.errors import ConfigError, ModelContractError
+from dedup_job.kernels.bundle import EMBEDDER, GOLDEN, KERAS_MODEL, Manifest, read_manifest
+
+Vectors = NDArray[np.float32]
+Photos = NDArray[np.uint8]
+RUNTIMES = ("litert", "tensorflow")
+
+# int8 kernels differ in the last bit between CPUs; a zeroed or foreign layer lands far below.
+GOLDEN_MIN_COSINE = 0.995
+
+
+class Network(Protocol):
+    """The raw network: uint8 (n, size, size, 3) RGB to float32 (n, dim), any norm."""
+
+    def __call__(self, photos: Photos) -> Vectors: ...
+
+
+class Embedder:
+    """Computes embeddings as the bundle's manifest promises them.
+
+    Attributes:
+        manifest: the bundle's contract (`dim`, `input_px`, `blur_sigma_px`, `model_id`).
+    """
+
+    def __init__(self, manifest: Manifest, network: Network) -> None:
+        self.manifest = manifest
+        self._network = network
+
+    def embed(self, photos: Photos) -> Vectors:
+        """Embed prepared photos.
+
+        Args:
+            photos: uint8 (n, input_px, input_px, 3) RGB, from `kernels.images.prepare`.
+
+        Returns:
+            float32 (n, dim), unit L2 norm. A row the network could not embed (not finite, or
+            zero) is all NaN; the caller rejects that photo.
+        """
+        raw = np.asarray(self._network(photos), dtype=np.float32)
+        if raw.shape != (len(photos), self.manifest.dim):
+            raise ModelContractError(
+                f"model gave shape {raw.shape}, its manifest promises ({len(photos)}, {self.manifest.dim})"
+            )
+        return to_unit_rows(raw)
+
+
+def to_unit_rows(raw: Vectors) -> Vectors:
+    """Scale rows to unit L2 norm; rows that are zero or not finite become NaN."""
+    norms = np.linalg.norm(raw.astype(np.float64), axis=1, keepdims=True)
+    usable = np.isfinite(norms) & (norms > 1e-12)
+    unit = raw / np.where(usable, norms, 1.0)
+    return np.where(usable, unit, np.nan).astype(np.float32)
+
+
+def load_embedder(directory: Path, runtime: str = "litert", n_threads: int = 1) -> Embedder:
+    """Load a bundle, verify its hashes, and compare golden vectors.
+
+    Args:
+        directory: the bundle.
+        runtime: "litert" (int8) or "tensorflow" (the Keras model, float).
+        n_threads: threads one call may use.
+
+    Raises:
+        ModelContractError: the bundle is not what it promises.
+        ConfigError: unknown runtime, or TensorFlow is not installed.
+    """
+    manifest = read_manifest(directory)
+    if runtime == "litert":
+        network: Network = _LiteRtNetwork(directory / EMBEDDER, n_threads)
+    elif runtime == "tensorflow":
+        network = _load_keras_network(directory / KERAS_MODEL, n_threads)
+    else:
+        raise ConfigError(f"model.runtime must be one of {', '.join(RUNTIMES)}; got {runtime!r}")
+    embedder = Embedder(manifest, network)
+    _compare_golden(embedder, directory / GOLDEN)
+    return embedder
+
+
+def _compare_golden(embedder: Embedder, path: Path) -> None:
+    with np.load(path, allow_pickle=False) as golden:
+        images, expected = golden["images"], golden["embeddings"]
+    if len(images) == 0:
+        raise ModelContractError(f"model bundle: {path.name} holds no image")
+    got = embedder.embed(images)
+    cosine = float(np.min(np.sum(got * to_unit_rows(expected), axis=1)))
+    # `not >=` so that NaN fails too.
+    if not cosine >= GOLDEN_MIN_COSINE:
+        raise ModelContractError(
+            f"model bundle {path.parent}: golden embeddings differ (cosine {cosine:.4f}, "
+            f"needs {GOLDEN_MIN_COSINE}); the network is damaged or computes differently here"
+        )
+
+
+class _LiteRtNetwork:
+    """One LiteRT interpreter at batch 1, which is the fastest shape on one CPU thread.
+
+    The file is memory-mapped by LiteRT, so worker processes of one host share its pages.
+    """
+
+    def __init__(self, path: Path, n_threads: int) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=n_threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ModelContractError(f"{path.name} cannot be loaded: {error}") from None
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]
+        if self._input["dtype"] is not np.uint8 or self._output["dtype"] is not np.float32:
+            raise ModelContractError(
+                f"{path.name} must take uint8 and give float32; it takes "
+                f"{self._input['dtype'].__name__} and gives {self._output['dtype'].__name__}"
+            )
+
+    def __call__(self, photos: Photos) -> Vectors:
+        rows = [self._embed_one(photo) for photo in photos]
+        return np.stack(rows) if rows else np.zeros((0, self._output["shape"][-1]), np.float32)
+
+    def _embed_one(self, photo: Photos) -> Vectors:
+        self._interpreter.set_tensor(self._input["index"], photo[None])
+        self._interpreter.invoke()
+        vector: Vectors = self._interpreter.get_tensor(self._output["index"])[0]
+        return vector
+
+
+def _load_keras_network(path: Path, n_threads: int) -> Network:
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import keras
+        import tensorflow as tf
+    except ImportError:
+        raise ConfigError(
+            "model.runtime=tensorflow needs TensorFlow: pip install 'catalog-dedup[train]'"
+        ) from None
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(n_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        pass  # TensorFlow already runs in this process; its thread pools cannot change any more
+    if not path.is_file():
+        raise ModelContractError(f"model bundle {path.parent} has no {path.name}")
+    # The custom layers register themselves; without them Keras cannot read the file.
+    import model_training.layers  # noqa: F401  (registration is the point)
+
+    model: Any = keras.models.load_model(path, compile=False, safe_mode=True)
+
+    @tf.function(reduce_retracing=True)
+    def forward(photos: Any) -> Any:
+        return model(tf.cast(photos, tf.float32), training=False)
+
+    return lambda photos: np.asarray(forward(tf.constant(photos)))
