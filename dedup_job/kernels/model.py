@@ -155,9 +155,7 @@ def _load_keras_network(path: Path, n_threads: int) -> Network:
         pass  # TensorFlow already runs in this process; its thread pools cannot change any more
     if not path.is_file():
         raise ModelContractError(f"model bundle {path.parent} has no {path.name}")
-    # The custom layers register themselves; without them Keras cannot read the file.
-    import model_training.layers  # noqa: F401  (registration is the point)
-
+    # An exported model holds stock Keras layers only, so executors need no model_training.
     model: Any = keras.models.load_model(path, compile=False, safe_mode=True)
 
     @tf.function(reduce_retracing=True)
