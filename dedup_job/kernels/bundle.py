@@ -107,7 +107,9 @@ def read_manifest(directory: Path) -> Manifest:
             f"model bundle {directory} has no {MANIFEST}; --model takes a bundle directory"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelContractError(f"model bundle {directory}: {MANIFEST} is damaged ({error!r})") from None
+        raise ModelContractError(
+            f"model bundle {directory}: {MANIFEST} is damaged ({error!r})"
+        ) from None
     _check(directory, manifest)
     return manifest
 

@@ -26,7 +26,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 _MODES_16_BIT = {"I", "I;16", "I;16B", "I;16L", "I;16N"}
 _EXIF_ORIENTATION = 0x0112
-_REDUCED_JPEG = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+_REDUCED_JPEG = {
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+}
 _WHITE = (255, 255, 255)
 
 # Pillow warns between 89 and 179 megapixels; ImageLimits rejects those by itself, without noise.
@@ -81,7 +85,9 @@ def prepare(
     return Prepared(fit(rgb, size_px, blur_sigma_px), width, height)
 
 
-def decode(data: bytes, limits: ImageLimits = ImageLimits(), enough_px: int | None = None) -> Pixels:
+def decode(
+    data: bytes, limits: ImageLimits = ImageLimits(), enough_px: int | None = None
+) -> Pixels:
     """Decode to uint8 (height, width, 3) RGB, oriented, alpha on white.
 
     Args:
@@ -183,7 +189,8 @@ def _check_limits(header: _Header, limits: ImageLimits) -> None:
         )
     if max(header.width, header.height) > limits.max_side_px:
         raise ImageRejected(
-            RejectReason.TOO_MANY_PIXELS, f"{shape}, limit {limits.max_side_px} (images.max_side_px)"
+            RejectReason.TOO_MANY_PIXELS,
+            f"{shape}, limit {limits.max_side_px} (images.max_side_px)",
         )
     shorter, longer = sorted((header.width, header.height))
     if shorter < limits.min_side_px:

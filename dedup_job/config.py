@@ -1,0 +1,166 @@
+"""The settings of a run: frozen, validated, fingerprinted.
+
+`JobConfig` says what may be set; `settings.py` says where values come from. Every field has a unit
+in its name or its description, and a default that is safe to leave alone.
+"""
+
+import hashlib
+import json
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dedup_job.kernels.images import ImageLimits
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class CatalogConfig(_Section):
+    """Where the catalog is and what its columns are called."""
+
+    path: str = Field(
+        "", description="Parquet, CSV, JSON Lines file or folder of them, or folder of images"
+    )
+    format: Literal["auto", "parquet", "csv", "jsonl", "images"] = "auto"
+    image_root: str | None = Field(
+        None, description="base of relative image URIs; default: the catalog's folder"
+    )
+    sku_column: str = "sku_id"
+    uri_column: str = "image_uri"
+    version_column: str = "image_version"
+    variant_column: str = "variant_group"
+    block_by: tuple[str, ...] = ()
+    conflict: tuple[str, ...] = ()
+    canonical_order: str = Field(
+        "", description='columns that rank survivors, "in_stock desc, created_at asc"'
+    )
+    delimiter: str = Field(",", min_length=1, max_length=1)
+
+
+class FetchConfig(_Section):
+    """What may be fetched, and how patiently."""
+
+    allow_schemes: tuple[str, ...] = ("file", "s3", "gs", "http", "https")
+    allow_hosts: tuple[str, ...] = Field(
+        (), description="hosts for http(s); '*' = any public address"
+    )
+    allow_buckets: tuple[str, ...] = Field(("*",), description="buckets for s3 and gs; '*' = any")
+    allow_roots: tuple[str, ...] = Field((), description="folders for files, beside the image root")
+    max_bytes: int = Field(50_000_000, gt=0)
+    connect_timeout_s: Seconds = 5.0
+    read_timeout_s: Seconds = 10.0
+    total_timeout_s: Seconds = 30.0
+    max_attempts: int = Field(3, ge=1, le=10)
+    n_threads: int = Field(
+        0, ge=0, le=64, description="fetch threads a task; 0 = 2 for files, 16 for remote"
+    )
+
+
+class ImagesConfig(_Section):
+    """Header limits of photos; see `kernels.images.ImageLimits`."""
+
+    max_pixels: int = Field(ImageLimits.max_pixels, gt=0)
+    max_side_px: int = Field(ImageLimits.max_side_px, gt=0)
+    min_side_px: int = Field(ImageLimits.min_side_px, gt=0)
+    max_aspect: float = Field(ImageLimits.max_aspect, ge=1)
+
+
+class ModelConfig(_Section):
+    """Which model runs, on what."""
+
+    bundle: str = Field(
+        "", description="bundle directory; empty = the one that ships with the package"
+    )
+    runtime: Literal["litert", "tensorflow"] = "litert"
+
+
+class MatchConfig(_Section):
+    """When two products are one."""
+
+    target_precision: Fraction = 0.97
+    min_cosine: float | None = Field(
+        None, gt=0, le=1, description="explicit threshold instead of a target"
+    )
+    sku_match: Literal["any", "main", "majority"] = "any"
+    max_skus_per_photo: int = Field(
+        20, ge=2, description="a content of more products is a placeholder"
+    )
+    look_alikes_per_sku: float = Field(
+        1.0,
+        ge=0,
+        description="other products of nearly the same photo (colourways, prints) a SKU has",
+    )
+    chaining: Literal["components", "star", "average"] = "average"
+
+
+class CandidatesConfig(_Section):
+    """How neighbours are searched."""
+
+    search: Literal["annoy", "exact"] = "annoy"
+    target_recall: Fraction = 0.99
+    max_cell_rows: int = Field(250_000, ge=16)
+    n_trees: int = Field(
+        32, ge=1, description="where the search starts; raised until the target is met"
+    )
+    max_effort: int = Field(
+        4, ge=0, le=8, description="how often trees and search_k may be doubled"
+    )
+    recall_queries: int = Field(1_000, ge=1, description="queries whose recall is measured exactly")
+    seed: int = 2026
+
+
+class EmbedConfig(_Section):
+    """How the embedding stage is cut into tasks."""
+
+    photos_per_task: int = Field(2_000, ge=1)
+    prefetch: int = Field(32, ge=1, description="photos decoded ahead of inference, at most")
+
+
+class JobConfig(_Section):
+    """Everything a run can be told."""
+
+    catalog: CatalogConfig = CatalogConfig()
+    warehouse: str = ""
+    run_date: date | None = None
+    fetch: FetchConfig = FetchConfig()
+    images: ImagesConfig = ImagesConfig()
+    model: ModelConfig = ModelConfig()
+    match: MatchConfig = MatchConfig()
+    candidates: CandidatesConfig = CandidatesConfig()
+    embed: EmbedConfig = EmbedConfig()
+    dollars_per_core_hour: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _columns_are_distinct(self) -> "JobConfig":
+        if self.catalog.sku_column == self.catalog.uri_column:
+            raise ValueError("catalog.sku_column and catalog.uri_column must differ")
+        return self
+
+    def image_limits(self) -> ImageLimits:
+        """The header limits as the decoder takes them."""
+        return ImageLimits(**self.images.model_dump())
+
+    def fingerprint(self) -> str:
+        """SHA-256 (64 hex digits) over every setting that can change the result.
+
+        Where the warehouse is, how patient a fetch is and how tasks are cut do not change it.
+        """
+        settings = self.model_dump(
+            mode="json",
+            exclude={
+                "warehouse": True,
+                "run_date": True,
+                "embed": True,
+                "dollars_per_core_hour": True,
+                "catalog": {"path", "image_root"},
+                "model": {"bundle"},
+                "fetch": True,
+            },
+        )
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

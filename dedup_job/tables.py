@@ -1,0 +1,317 @@
+"""Every table of this project, column by column, declared once.
+
+Rendered from here: Arrow schemas (what is written), Spark schemas (what stages return), and the
+report dictionary in the docs. Columns are added, never renamed: other programs read them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+_ARROW: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "boolean": pa.bool_(),
+    "int": pa.int32(),
+    "bigint": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "array<float>": pa.list_(pa.float32()),
+    "array<string>": pa.list_(pa.string()),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `type` is a Spark SQL type name, a key of the Arrow map above."""
+
+    name: str
+    type: str
+    meaning: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: a name, what one row is, and its columns in order."""
+
+    name: str
+    row: str
+    columns: tuple[Column, ...]
+
+    @property
+    def column_names(self) -> list[str]:
+        """Column names in order."""
+        return [column.name for column in self.columns]
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """Arrow schema, with `schema_version` and the column meanings in the metadata."""
+        fields = [
+            pa.field(c.name, _ARROW[c.type], c.nullable, metadata={"comment": c.meaning})
+            for c in self.columns
+        ]
+        return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION)})
+
+    @property
+    def ddl(self) -> str:
+        """Spark DDL, as `mapInArrow` and `createDataFrame` take it."""
+        return ", ".join(
+            f"`{c.name}` {c.type}{'' if c.nullable else ' NOT NULL'}" for c in self.columns
+        )
+
+
+def _table(name: str, row: str, *columns: Column) -> Table:
+    return Table(name, row, columns)
+
+
+_RUN_ID = Column("run_id", "string", "the run that wrote this row")
+_SHA = Column("content_sha256", "string", "SHA-256 of the photo file, 64 hex digits")
+_EMBEDDING = Column("embedding", "array<float>", "unit L2 norm, `dim` of the model long")
+
+DUPLICATE_GROUPS = _table(
+    "duplicate_groups",
+    "a SKU in a group of two or more",
+    Column("group_id", "string", "the group; stable from night to night"),
+    Column(
+        "sku_id", "string", "the member; of products with variants, the SKU that stands for them"
+    ),
+    Column("canonical_sku_id", "string", "the survivor: the SKU to keep"),
+    Column("is_canonical", "boolean", "whether this row is the survivor"),
+    Column("group_size", "int", "members of the group"),
+    Column(
+        "cosine_to_canonical", "float", "best photo pair with the survivor; 1.0 for an exact copy"
+    ),
+    Column(
+        "min_pair_cosine", "float", "the lowest best-photo-pair cosine among all pairs of the group"
+    ),
+    Column("match_type", "string", "how the member joined: exact, near or decision"),
+    Column("group_first_seen", "date", "run date on which the group was born"),
+    Column("member_since", "date", "run date since which the SKU is in this group"),
+    Column("variant_group", "string", "the product whose sizes this SKU stands for", nullable=True),
+    _RUN_ID,
+)
+
+DUPLICATE_PAIRS = _table(
+    "duplicate_pairs",
+    "a pair of SKUs that matched",
+    Column("sku_id_a", "string", "the smaller id of the two"),
+    Column("sku_id_b", "string", "the larger id of the two"),
+    Column("image_uri_a", "string", "photo of a in the best pair, without credentials or query"),
+    Column("image_uri_b", "string", "photo of b in the best pair, without credentials or query"),
+    Column("uri_key_a", "string", "SHA-256 of image_uri_a without its query string"),
+    Column("uri_key_b", "string", "SHA-256 of image_uri_b without its query string"),
+    Column("n_matching_photos", "int", "photo pairs at or above the threshold, copies included"),
+    Column("cosine", "float", "cosine similarity of the best photo pair; 1.0 for an exact copy"),
+    Column("score", "float", "what the threshold acts on"),
+    Column("match_probability", "float", "calibrated probability that the two are one product"),
+    Column("match_type", "string", "exact, near or decision"),
+    Column("group_id", "string", "the group both are in; null when parted", nullable=True),
+    Column("parted_by", "string", "null, chaining, decision or conflict", nullable=True),
+    Column("is_new", "boolean", "whether the pair was absent from the last published run"),
+    Column("model_id", "string", "the model that made the embeddings"),
+    _RUN_ID,
+)
+
+REJECTED_IMAGES = _table(
+    "rejected_images",
+    "a catalog row that could not be used",
+    Column(
+        "catalog_row",
+        "string",
+        "position in the catalog, from 0; `file:position` for several files",
+    ),
+    Column("sku_id", "string", "as in the catalog", nullable=True),
+    Column("image_uri", "string", "as in the catalog, without credentials or query", nullable=True),
+    Column("reason", "string", "from the closed list in the reject dictionary"),
+    Column("detail", "string", "one line for a person"),
+    _RUN_ID,
+)
+
+PLACEHOLDER_IMAGES = _table(
+    "placeholder_images",
+    "a photo content shared by too many products to mean anything",
+    _SHA,
+    Column("n_skus", "bigint", "products that use it, variants folded"),
+    Column("image_uri", "string", "an example, without credentials or query"),
+    _RUN_ID,
+)
+
+RUNS = _table(
+    "runs",
+    "a run",
+    _RUN_ID,
+    Column("status", "string", "published"),
+    Column("started_at", "timestamp", "UTC"),
+    Column("finished_at", "timestamp", "UTC"),
+    Column("model_id", "string", "the model that made the embeddings"),
+    Column("calibration_id", "string", "the calibration that set threshold and probabilities"),
+    Column("config_fingerprint", "string", "SHA-256 over every setting that can change the result"),
+    Column("min_cosine", "double", "pairs at or above this cosine are reported"),
+    Column("target_precision", "double", "null when min_cosine was given", nullable=True),
+    Column("target_recall", "double", "of the candidate search"),
+    Column("n_catalog_rows", "bigint", "rows of the catalog"),
+    Column("n_embedded", "bigint", "rows whose photo content was embedded in this run"),
+    Column("n_reused", "bigint", "rows whose photo content was embedded by an earlier run"),
+    Column("n_shared_content", "bigint", "rows whose content another row brought first"),
+    Column("n_placeholder", "bigint", "rows that show a placeholder"),
+    Column("n_rejected", "bigint", "rows in rejected_images"),
+    Column("n_pairs", "bigint", "rows of duplicate_pairs"),
+    Column("n_groups", "bigint", "groups"),
+    Column("n_grouped_skus", "bigint", "rows of duplicate_groups"),
+    Column("version", "string", "version of this package"),
+)
+
+RUN_METRICS = _table(
+    "run_metrics",
+    "a figure of a run",
+    Column("stage", "string", "catalog, embeddings, candidates, groups or run"),
+    Column("metric", "string", "name of the figure"),
+    Column("value", "double", "the figure; null when it could not be measured", nullable=True),
+    Column("unit", "string", "rows, photos, s, 1, USD, ..."),
+    _RUN_ID,
+)
+
+REPORT_TABLES = (
+    DUPLICATE_GROUPS,
+    DUPLICATE_PAIRS,
+    REJECTED_IMAGES,
+    PLACEHOLDER_IMAGES,
+    RUNS,
+    RUN_METRICS,
+)
+
+IMAGE_EMBEDDINGS = _table(
+    "image_embeddings",
+    "a photo content with its embedding, of one model (partition `model_id`)",
+    _SHA,
+    _EMBEDDING,
+)
+
+CATALOG_IMAGES = _table(
+    "catalog_images",
+    "a usable catalog row, as last seen",
+    Column("sku_id", "string", "as in the catalog"),
+    Column("uri_key", "string", "SHA-256 of the URI without its query string"),
+    Column("image_version", "string", "as in the catalog", nullable=True),
+    Column("etag", "string", "what the store said", nullable=True),
+    Column("n_bytes", "bigint", "file size", nullable=True),
+    Column("modified_at", "timestamp", "what the store said", nullable=True),
+    _SHA,
+    Column("width", "int", "pixels, as displayed"),
+    Column("height", "int", "pixels, as displayed"),
+    Column("last_seen", "date", "run date"),
+    Column("image_uri", "string", "without credentials or query"),
+)
+
+SCORED_PAIRS = _table(
+    "scored_pairs",
+    "a pair of photo contents, down to a margin below the threshold",
+    Column("sha_a", "string", "content_sha256, the smaller of the two"),
+    Column("sha_b", "string", "content_sha256, the larger of the two"),
+    Column("cosine", "float", "exact cosine similarity"),
+)
+
+STATE_TABLES = (IMAGE_EMBEDDINGS, CATALOG_IMAGES, SCORED_PAIRS)
+
+# Tables between stages: never published, but as firmly declared.
+
+CATALOG_ROWS = _table(
+    "catalog_rows",
+    "a catalog row that names a SKU and a photo",
+    Column("catalog_row", "string", "as in rejected_images"),
+    Column("position", "bigint", "total order of the catalog's rows: first file first, from 0"),
+    Column("sku_id", "string", "as in the catalog"),
+    Column("image_uri", "string", "as in the catalog, without credentials or query"),
+    Column("source_uri", "string", "absolute URI to fetch; may carry a query: never published"),
+    Column("fetch_key", "string", "SHA-256 of source_uri: what is fetched once"),
+    Column("uri_key", "string", "SHA-256 of source_uri without its query string"),
+    Column("image_version", "string", "as in the catalog", nullable=True),
+    Column("variant_group", "string", "as in the catalog", nullable=True),
+    Column("product", "string", "variant_group where given, else sku_id: what is compared"),
+    Column("block", "string", "canonical JSON of the --block-by values; '' without"),
+    Column("conflict", "string", "canonical JSON of the --conflict values, nulls kept; '' without"),
+    Column(
+        "order_values", "array<string>", "values of the --canonical-order columns, may hold nulls"
+    ),
+)
+
+PHOTOS = _table(
+    "photos",
+    "a fetched photo (one per fetch_key): usable, or rejected with its reason",
+    Column("fetch_key", "string", "as in catalog_rows"),
+    Column("content_sha256", "string", "null when the photo was not fetched", nullable=True),
+    Column("width", "int", "pixels, as displayed", nullable=True),
+    Column("height", "int", "pixels, as displayed", nullable=True),
+    Column("n_bytes", "bigint", "file size", nullable=True),
+    Column(
+        "embedding",
+        "array<float>",
+        "null when rejected, or when an equal content of the same task carries it",
+        nullable=True,
+    ),
+    Column("reason", "string", "null when usable", nullable=True),
+    Column("detail", "string", "null when usable", nullable=True),
+)
+
+PHOTO_ROWS = _table(
+    "photo_rows",
+    "a catalog row whose photo is usable and no placeholder",
+    Column("position", "bigint", "as in catalog_rows"),
+    Column("sku_id", "string", "as in the catalog"),
+    Column("product", "string", "as in catalog_rows"),
+    Column("variant_group", "string", "as in the catalog", nullable=True),
+    Column("block", "string", "as in catalog_rows"),
+    Column("conflict", "string", "as in catalog_rows"),
+    Column("order_values", "array<string>", "as in catalog_rows"),
+    Column("image_uri", "string", "without credentials or query"),
+    Column("uri_key", "string", "as in catalog_rows"),
+    _SHA,
+    Column("n_pixels", "bigint", "width times height: the resolution that ranks survivors"),
+)
+
+CONTENTS = _table(
+    "contents",
+    "a distinct photo content of a block, with its embedding: what is searched",
+    Column("block", "string", "as in catalog_rows"),
+    _SHA,
+    _EMBEDDING,
+)
+
+PHOTO_PAIRS = _table(
+    "photo_pairs",
+    "a pair of photo contents of one block whose cosine reaches the search floor",
+    Column("block", "string", "as in catalog_rows"),
+    Column("sha_a", "string", "content_sha256, the smaller of the two"),
+    Column("sha_b", "string", "content_sha256, the larger of the two"),
+    Column("cosine", "float", "exact cosine similarity, float32"),
+)
+
+PRODUCT_PAIRS = _table(
+    "product_pairs",
+    "a pair of products that matched, before grouping",
+    Column("sku_id_a", "string", "the SKU that stands for the first product; the smaller id"),
+    Column("sku_id_b", "string", "the SKU that stands for the second product"),
+    Column("image_uri_a", "string", "photo of a in the best pair"),
+    Column("image_uri_b", "string", "photo of b in the best pair"),
+    Column("uri_key_a", "string", "of image_uri_a"),
+    Column("uri_key_b", "string", "of image_uri_b"),
+    Column("n_matching_photos", "int", "photo pairs at or above the threshold"),
+    Column("cosine", "float", "of the best photo pair; 1.0 for an exact copy"),
+    Column("match_type", "string", "exact or near"),
+    Column("in_conflict", "boolean", "the two differ in a --conflict column"),
+)
+
+
+def arrow_batch(table: Table, rows: Iterable[dict[str, object]]) -> pa.RecordBatch:
+    """Build one record batch of a table from dictionaries; a missing column is an error."""
+    rows = list(rows)
+    arrays = [
+        pa.array([row[column.name] for row in rows], type=_ARROW[column.type])
+        for column in table.columns
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=table.arrow)
