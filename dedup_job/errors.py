@@ -36,8 +36,10 @@ class GateError(DedupError):
 
 
 class RejectReason(StrEnum):
-    """Why a catalog row ended in `rejected_images`. Closed list: add here, document in the value's
-    line of `REASON_MEANING`, never invent one elsewhere."""
+    """Why a catalog row ended in `rejected_images`.
+
+    A closed list: add here and explain in `REASON_MEANING`, never invent one elsewhere.
+    """
 
     NULL_SKU = "null_sku"
     NULL_URI = "null_uri"

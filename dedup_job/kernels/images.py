@@ -49,8 +49,11 @@ class ImageLimits:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A photo ready for the model. `pixels`: uint8 (size, size, 3) RGB; `width` and `height`: of
-    the original in pixels, as displayed (after EXIF orientation)."""
+    """A photo ready for the model.
+
+    `pixels`: uint8 (size, size, 3) RGB; `width` and `height`: of the original in pixels, as
+    displayed (after EXIF orientation).
+    """
 
     pixels: Pixels
     width: int

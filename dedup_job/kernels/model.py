@@ -26,7 +26,8 @@ GOLDEN_MIN_COSINE = 0.995
 class Network(Protocol):
     """The raw network: uint8 (n, size, size, 3) RGB to float32 (n, dim), any norm."""
 
-    def __call__(self, photos: Photos) -> Vectors: ...
+    def __call__(self, photos: Photos) -> Vectors:
+        """Run the network on one batch."""
 
 
 class Embedder:

@@ -1,0 +1,85 @@
+"""The Spark session: built for this machine, or taken as spark-submit gives it."""
+
+import os
+import sys
+
+from pyspark.sql import SparkSession
+
+from dedup_job.errors import DedupError
+
+# Set only where the user has not. Rows are small (URIs, vectors), so Arrow batches of a few hundred
+# keep worker memory flat; Spark's INT96 timestamps are unreadable elsewhere.
+_DEFAULTS = {
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.adaptive.enabled": "true",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.python.worker.faulthandler.enabled": "true",
+}
+# Only for a session of our own: four attempts a task, as a cluster gives (plain local[*] gives one).
+_LOCAL_DEFAULTS = {
+    "spark.ui.enabled": "false",
+    "spark.driver.memory": "2g",
+    "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 2)),
+    "spark.log.level": "ERROR",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+}
+
+
+def open_session(app_name: str = "catalog-dedup") -> SparkSession:
+    """Return the active session, the one spark-submit describes, or a local one.
+
+    Under spark-submit no master is set and nothing the user set is overridden. Otherwise the
+    session runs on all cores of this machine with workers on this very interpreter.
+    """
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return active
+    builder = SparkSession.builder.appName(app_name)
+    if under_spark_submit():
+        session = _create(builder)
+        _set_missing(session, _DEFAULTS)
+        return session
+    builder = builder.master(f"local[{os.environ.get('DEDUP_LOCAL_CORES', '*')},4]")
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    for key, value in {**_DEFAULTS, **_LOCAL_DEFAULTS}.items():
+        builder = builder.config(key, value)
+    return _create(builder)
+
+
+def under_spark_submit() -> bool:
+    """Whether this process was started by spark-submit (or a shell that already has a JVM)."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def _create(builder: SparkSession.Builder) -> SparkSession:
+    try:
+        return builder.getOrCreate()
+    except Exception as error:
+        if "JAVA_GATEWAY_EXITED" in str(error):
+            raise DedupError(
+                "Spark could not start Java; install Java 17 or newer "
+                "(Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME"
+            ) from None
+        raise
+
+
+def _set_missing(session: SparkSession, settings: dict[str, str]) -> None:
+    for key, value in settings.items():
+        if session.conf.get(key, None) is None or not _set_by_user(session, key):
+            try:
+                session.conf.set(key, value)
+            except Exception:  # a static setting: the session keeps what it was born with
+                continue
+
+
+def _set_by_user(session: SparkSession, key: str) -> bool:
+    """Whether spark-submit or its defaults file named this key."""
+    return any(row.key == key and row.value is not None for row in _user_settings(session))
+
+
+def _user_settings(session: SparkSession) -> list[object]:
+    return list(session.sql("SET").collect())
