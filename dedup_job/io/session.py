@@ -68,18 +68,7 @@ def _create(builder: SparkSession.Builder) -> SparkSession:
 
 
 def _set_missing(session: SparkSession, settings: dict[str, str]) -> None:
+    named_by_user = {row.key for row in session.sql("SET").collect()}
     for key, value in settings.items():
-        if session.conf.get(key, None) is None or not _set_by_user(session, key):
-            try:
-                session.conf.set(key, value)
-            except Exception:  # a static setting: the session keeps what it was born with
-                continue
-
-
-def _set_by_user(session: SparkSession, key: str) -> bool:
-    """Whether spark-submit or its defaults file named this key."""
-    return any(row.key == key and row.value is not None for row in _user_settings(session))
-
-
-def _user_settings(session: SparkSession) -> list[object]:
-    return list(session.sql("SET").collect())
+        if key not in named_by_user and session.conf.isModifiable(key):
+            session.conf.set(key, value)

@@ -1,0 +1,132 @@
+"""One door to files, local or in an object store: a folder with a handful of verbs.
+
+Warehouse and staging go through here on the driver and on executors alike, so that one code path
+serves a laptop and S3 (the pip-installed Spark carries no object-store jars).
+"""
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+
+from dedup_job.errors import ConfigError, DedupError
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs"}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder by absolute URI (`/path`, `s3://bucket/prefix`, `gs://...`); cheap to pickle."""
+
+    uri: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether renames inside this folder are atomic."""
+        return "://" not in self.uri
+
+    def child(self, *names: str) -> "Folder":
+        """The folder below this one."""
+        return Folder("/".join([self.uri.rstrip("/"), *names]))
+
+    def path(self, name: str) -> str:
+        """URI of a file in this folder."""
+        return f"{self.uri.rstrip('/')}/{name}"
+
+    def create(self) -> None:
+        """Make a local folder and its parents; object stores need none."""
+        if self.is_local:
+            try:
+                Path(self.uri).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DedupError(f"cannot write to {self.uri}: {error.strerror}") from None
+
+    def open_write(self, name: str) -> BinaryIO:
+        """Open a file for writing; in an object store it appears when closed."""
+        return cast(BinaryIO, self._filesystem().open(self.path(name), "wb"))
+
+    def open_read(self, name: str) -> BinaryIO:
+        """Open a file for reading at any position."""
+        return cast(BinaryIO, self._filesystem().open(self.path(name), "rb"))
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """The whole file, or None when there is none."""
+        try:
+            return cast(bytes, self._filesystem().cat_file(self.path(name)))
+        except FileNotFoundError:
+            return None
+
+    def replace_bytes(self, name: str, data: bytes) -> None:
+        """Write a small file in one step: readers see the old or the new one, whole."""
+        if not self.is_local:
+            self._filesystem().pipe_file(self.path(name), data)
+            return
+        self.create()
+        temporary = Path(self.path(f".{name}.{uuid.uuid4().hex}"))
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(self.path(name))
+
+    def file_names(self) -> list[str]:
+        """Names of the files directly in this folder, sorted; empty when it does not exist."""
+        filesystem = self._filesystem()
+        filesystem.invalidate_cache()
+        try:
+            entries: list[dict[str, Any]] = filesystem.ls(self.uri, detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(e["name"].rsplit("/", 1)[-1] for e in entries if e["type"] == "file")
+
+    def copy_in(self, source: "Folder", name: str, new_name: str) -> None:
+        """Copy a file of another folder of the same store into this one."""
+        self._filesystem().copy(source.path(name), self.path(new_name))
+
+    def delete_file(self, name: str) -> None:
+        """Delete one file; one that is gone already is no error."""
+        try:
+            self._filesystem().rm_file(self.path(name))
+        except FileNotFoundError:
+            return
+
+    def delete(self) -> None:
+        """Delete the folder and all below it, if it exists."""
+        try:
+            self._filesystem().rm(self.uri, recursive=True)
+        except FileNotFoundError:
+            return
+
+    def _filesystem(self) -> Any:
+        scheme = self.uri.split("://", 1)[0] if not self.is_local else "file"
+        try:
+            return fsspec.filesystem("s3" if scheme == "s3a" else scheme)
+        except (ImportError, ValueError):
+            extra = _EXTRAS.get(scheme)
+            if extra is None:
+                raise ConfigError(
+                    f"{self.uri}: scheme {scheme!r} is not supported; use a path, s3:// or gs://"
+                ) from None
+            raise ConfigError(
+                f"{self.uri} needs another package: pip install 'catalog-dedup[{extra}]'"
+            ) from None
+
+
+def open_warehouse(location: str) -> Folder:
+    """The warehouse folder of `--warehouse`: a local path is made absolute, a URI kept.
+
+    Raises:
+        ConfigError: empty, or a scheme that is not supported.
+    """
+    if not location:
+        raise ConfigError("warehouse is missing; give --warehouse DIR (a path, s3:// or gs://)")
+    if location.startswith("file:"):
+        location = "/" + location.removeprefix("file:").lstrip("/")
+    if "://" not in location:
+        return Folder(str(Path(location).expanduser().absolute()))
+    folder = Folder(location.rstrip("/"))
+    folder._filesystem()
+    return folder

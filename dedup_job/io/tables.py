@@ -1,0 +1,213 @@
+"""Parquet tables, written and read by the Python workers of Spark tasks.
+
+A task writes one file under a name no other attempt uses and returns that name as its result; only
+files named by tasks that Spark counts as finished belong to the table. A retried, speculated or
+killed attempt can therefore leave a stray file but never a double or a half row.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+
+from dedup_job.io.storage import Folder
+from dedup_job.tables import Table
+
+Batches = Iterable[pa.RecordBatch]
+Transform = Callable[[Iterator[pa.RecordBatch]], Batches]
+_FILE_DDL = "name string NOT NULL, n_rows bigint NOT NULL, n_bytes bigint NOT NULL, sha256 string NOT NULL"
+_FILE_ARROW = pa.schema(
+    [
+        pa.field("name", pa.string(), False),
+        pa.field("n_rows", pa.int64(), False),
+        pa.field("n_bytes", pa.int64(), False),
+        pa.field("sha256", pa.string(), False),
+    ]
+)
+_READ_BATCH_ROWS = 4_096
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """One Parquet file of a table. `sha256` of its bytes, 64 hex digits."""
+
+    name: str
+    n_rows: int
+    n_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """A table as it lies in a folder: exactly these files, whatever else lies beside them."""
+
+    table: Table
+    folder: Folder
+    files: tuple[TableFile, ...]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in all files."""
+        return sum(file.n_rows for file in self.files)
+
+
+def write_table(
+    frame: DataFrame, table: Table, folder: Folder, transform: Transform | None = None
+) -> StoredTable:
+    """Compute a DataFrame and store it, one file per non-empty partition.
+
+    Args:
+        frame: has the columns of `table`, in any order; with `transform`, what the transform takes.
+        table: what is written.
+        folder: where; need not exist.
+        transform: applied to the partition's Arrow batches inside the writing worker, which saves
+            a second Python process per task.
+    """
+    folder.create()
+    if transform is None:
+        frame = frame.select(*table.column_names)
+    task = partial(_write_partition, table=table, folder=folder, transform=transform)
+    rows = frame.mapInArrow(task, _FILE_DDL).collect()
+    files = sorted((TableFile(*row) for row in rows), key=lambda file: file.name)
+    return StoredTable(table, folder, tuple(files))
+
+
+def write_rows(rows: Sequence[dict[str, object]], table: Table, folder: Folder) -> StoredTable:
+    """Store a few rows from the driver; with no rows, one file that carries the schema."""
+    folder.create()
+    batch = pa.Table.from_pylist(list(rows), schema=table.arrow)
+    return StoredTable(table, folder, (_write_file(batch.to_batches(), table, folder),))
+
+
+def read_table(
+    spark: SparkSession, stored: StoredTable, columns: Sequence[str] | None = None
+) -> DataFrame:
+    """Read a stored table, one Spark partition per file."""
+    names = list(columns or stored.table.column_names)
+    chosen = Table(
+        stored.table.name,
+        stored.table.row,
+        tuple(c for name in names for c in stored.table.columns if c.name == name),
+    )
+    files = [file.name for file in stored.files]
+    if not files:
+        return spark.createDataFrame([], chosen.ddl)
+    task = partial(_read_partition, folder=stored.folder, files=files, table=chosen)
+    return spark.range(0, len(files), 1, len(files)).mapInArrow(task, chosen.ddl)
+
+
+def read_rows(stored: StoredTable) -> pa.Table:
+    """Read a stored table into this process. For reports; a catalog's embeddings may not fit."""
+    tables = [stored.table.arrow.empty_table()]
+    for file in stored.files:
+        with stored.folder.open_read(file.name) as stream:
+            tables.append(pq.ParquetFile(stream).read().cast(stored.table.arrow))
+    return pa.concat_tables(tables)
+
+
+def _write_partition(
+    batches: Iterator[pa.RecordBatch], table: Table, folder: Folder, transform: Transform | None
+) -> Iterator[pa.RecordBatch]:
+    filled = _non_empty(transform(batches) if transform else batches)
+    first = next(filled, None)
+    if first is None:
+        return
+    file = _write_file(_chain(first, filled), table, folder)
+    yield pa.RecordBatch.from_arrays(
+        [
+            pa.array([file.name]),
+            pa.array([file.n_rows]),
+            pa.array([file.n_bytes]),
+            pa.array([file.sha256]),
+        ],
+        schema=_FILE_ARROW,
+    )
+
+
+def _write_file(batches: Batches, table: Table, folder: Folder) -> TableFile:
+    name = f"part-{uuid.uuid4().hex}.parquet"
+    n_rows = 0
+    with folder.open_write(name) as raw:
+        stream = _HashingStream(raw)
+        with pq.ParquetWriter(stream, table.arrow, compression="zstd") as writer:
+            for group in _row_groups(batches):
+                rows = pa.Table.from_batches(group).select(table.column_names).cast(table.arrow)
+                writer.write_table(rows)
+                n_rows += rows.num_rows
+    return TableFile(name, n_rows, stream.n_bytes, stream.digest.hexdigest())
+
+
+def _row_groups(batches: Batches, n_rows: int = 65_536) -> Iterator[list[pa.RecordBatch]]:
+    """Gather small batches: Parquet pays a page header per column and row group."""
+    held: list[pa.RecordBatch] = []
+    n_held = 0
+    for batch in batches:
+        held.append(batch)
+        n_held += batch.num_rows
+        if n_held >= n_rows:
+            yield held
+            held, n_held = [], 0
+    if held:
+        yield held
+
+
+def _non_empty(batches: Batches) -> Iterator[pa.RecordBatch]:
+    return (batch for batch in batches if batch.num_rows)
+
+
+def _chain(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield first
+    yield from rest
+
+
+def _read_partition(
+    batches: Iterator[pa.RecordBatch], folder: Folder, files: list[str], table: Table
+) -> Iterator[pa.RecordBatch]:
+    schema = table.arrow
+    for batch in batches:
+        for index in batch.column(0).to_pylist():
+            with folder.open_read(files[index]) as stream:
+                parquet = pq.ParquetFile(stream)
+                for rows in parquet.iter_batches(_READ_BATCH_ROWS, columns=table.column_names):
+                    arrays = [rows.column(name) for name in table.column_names]
+                    yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+class _HashingStream:
+    """A write-only stream that hashes what passes through it."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self.digest = hashlib.sha256()
+        self.n_bytes = 0
+        self.closed = False
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        self.n_bytes += len(data)
+        self._raw.write(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.n_bytes
+
+    def flush(self) -> None:
+        self._raw.flush()
+
+    def close(self) -> None:
+        self.closed = True  # the caller closes the file itself
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
