@@ -1,0 +1,157 @@
+"""From pairs that matched to groups: connected components, then the chaining rule.
+
+Chains are the disease of grouping by pairs: a looks like b, b like c, and a and c are strangers.
+Components alone would merge them; `star` and `average` ask for more (docs/adr/0008).
+
+Nodes are numbered 0 to n-1 **in the order of their keys** (product names, SKU ids). That is the whole
+tie rule: whatever is undecided by scores goes to the smaller number, so the same catalog gives the
+same groups whatever the order of its edges or the number of its partitions.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from dedup_job.kernels.linkage import Groups, cut_averages, cut_components, cut_stars
+
+Chaining = Literal["components", "star", "average"]
+Array = npt.NDArray[Any]
+
+_UNITS = 2.0**30  # scores are summed as integers of this fineness: exact, in any order
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Undirected edges: `left`, `right` int (m,) node numbers, `score` float (m,) within -1 to 1.
+
+    Each unordered pair at most once, no loops.
+    """
+
+    left: Array
+    right: Array
+    score: Array
+
+
+def connected_components(n_nodes: int, left: Array, right: Array) -> Array:
+    """Component of each node: int64 (n,), named by its smallest node (scipy.sparse.csgraph)."""
+    graph = sparse.coo_array((np.ones(len(left), np.int8), (left, right)), (n_nodes, n_nodes))
+    _, code = csgraph.connected_components(graph, directed=False)
+    _, first = np.unique(code, return_index=True)
+    return first[code].astype(np.int64)
+
+
+def group_nodes(
+    n_nodes: int,
+    edges: Edges,
+    *,
+    chaining: Chaining,
+    threshold: float,
+    floor: float,
+    cannot_link: Array | None = None,
+) -> Array:
+    """Put nodes into groups.
+
+    Args:
+        n_nodes: number of nodes; numbers follow the order of their keys (see the module).
+        edges: pairs at or above the threshold. An edge whose ends may not link is left out.
+        chaining: `components` (every chain joins), `star` (direct neighbours of a centre) or
+            `average` (average linkage within the component).
+        threshold: what the average of two clusters must reach under `average`.
+        floor: what a missing edge counts as under `average`: the score down to which pairs were
+            searched. Below `threshold`.
+        cannot_link: int (c, 2), pairs that never end in one group, through no chain either.
+
+    Returns:
+        int64 (n,): the group of each node, named by its smallest member; a node alone is its own.
+
+    Raises:
+        ValueError: an edge names no node, joins a node to itself, occurs twice or scores below the
+            threshold, or floor >= threshold.
+    """
+    apart = _sorted_pairs(np.zeros((0, 2)) if cannot_link is None else cannot_link)
+    a, b, score = _canonical(n_nodes, edges, threshold, floor)
+    allowed = ~np.isin(a * n_nodes + b, apart[:, 0] * n_nodes + apart[:, 1])
+    a, b, units = a[allowed], b[allowed], np.rint(score[allowed] * _UNITS).astype(np.int64)
+    labels = connected_components(n_nodes, a, b)
+    within = apart[labels[apart[:, 0]] == labels[apart[:, 1]]]
+    for graph in _to_refine(labels, np.c_[a, b, units], within, chaining):
+        for group in _cut(graph, chaining, threshold, floor):
+            labels[group] = group[0]
+    return labels
+
+
+@dataclass(frozen=True)
+class _Component:
+    edges: list[tuple[int, int, int]]
+    cannot_link: list[tuple[int, int]]
+
+
+def _cut(graph: _Component, chaining: Chaining, threshold: float, floor: float) -> Groups:
+    if chaining == "components":
+        return cut_components(graph.edges, graph.cannot_link)
+    if chaining == "star":
+        return cut_stars(graph.edges, graph.cannot_link)
+    units = round(threshold * _UNITS), round(floor * _UNITS)
+    return cut_averages(graph.edges, graph.cannot_link, *units)
+
+
+def _to_refine(
+    labels: Array, edges: Array, cannot_link: Array, chaining: Chaining
+) -> Iterator[_Component]:
+    """Components that a rule could cut; their nodes are set apart in `labels` on the way.
+
+    A component in which every pair has an edge stays whole under every rule, unless a forbidden
+    pair is in it. Most components are such (pairs above all), and cost no Python loop.
+    """
+    owner = labels[edges[:, 0]]
+    n_members, n_edges = np.bincount(labels), np.bincount(owner, minlength=len(labels))
+    n_members = np.pad(n_members, (0, len(labels) - len(n_members)))
+    is_open = n_edges < n_members * (n_members - 1) // 2
+    if chaining == "components":
+        is_open[:] = False
+    apart_owner = labels[cannot_link[:, 0]]
+    is_open[apart_owner] = True
+    open_nodes = np.flatnonzero(is_open[labels])
+    edges, owner = edges[is_open[owner]], owner[is_open[owner]]
+    pieces = zip(np.unique(owner), _by_owner(edges, owner), strict=True)
+    apart = dict(zip(np.unique(apart_owner), _by_owner(cannot_link, apart_owner), strict=True))
+    labels[open_nodes] = open_nodes
+    for name, piece in pieces:
+        forbidden = apart[name].tolist() if name in apart else []
+        yield _Component([tuple(row) for row in piece.tolist()], [tuple(row) for row in forbidden])
+
+
+def _by_owner(rows: Array, owner: Array) -> list[Array]:
+    """Rows of each owner, owners ascending, rows in their order."""
+    order = np.argsort(owner, kind="stable")
+    starts = np.unique(owner[order], return_index=True)[1]
+    return np.split(rows[order], starts[1:]) if len(rows) else []
+
+
+def _canonical(
+    n_nodes: int, edges: Edges, threshold: float, floor: float
+) -> tuple[Array, Array, Array]:
+    """(smaller, larger, score) of each edge, sorted by (smaller, larger), checked."""
+    score = np.asarray(edges.score, np.float64)
+    ends = np.c_[edges.left, edges.right].astype(np.int64).reshape(-1, 2)
+    a, b = ends.min(axis=1), ends.max(axis=1)
+    if not floor < threshold:
+        raise ValueError(f"floor must be below threshold; got {floor} and {threshold}")
+    if len(a) and (a.min() < 0 or b.max() >= n_nodes or (a == b).any()):
+        raise ValueError(f"an edge must join two different nodes of 0 to {n_nodes - 1}")
+    if not (score >= threshold).all():
+        raise ValueError(f"an edge must score at least the threshold {threshold}")
+    order = np.lexsort((b, a))
+    a, b, score = a[order], b[order], score[order]
+    if ((a[1:] == a[:-1]) & (b[1:] == b[:-1])).any():
+        raise ValueError("each pair of nodes may have one edge only")
+    return a, b, score
+
+
+def _sorted_pairs(pairs: Array) -> Array:
+    return np.sort(np.asarray(pairs, np.int64).reshape(-1, 2), axis=1)

@@ -1,0 +1,199 @@
+"""The three chaining rules: how one connected component is cut into groups.
+
+Everything here is integer arithmetic: nodes are numbered, scores are counted in units of 2^-30 (a
+float32 cosine of at least 0.5 is exact in them). Sums are therefore exact in any order, and ties are
+broken by the smallest node: the result depends on the edges alone, not on how they were listed.
+"""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+Edge = tuple[int, int, int]
+Pair = tuple[int, int]
+Groups = list[list[int]]
+
+
+def cut_components(edges: Sequence[Edge], cannot_link: Iterable[Pair]) -> Groups:
+    """Join along edges from the strongest to the weakest, except where a forbidden pair would meet.
+
+    Kruskal's order over a union-find (Tarjan 1975), each root carrying the roots it may not join.
+
+    Args:
+        edges: (a, b, units), each pair at most once; edges of equal score go by (a, b), a < b.
+        cannot_link: pairs of nodes that may not end in one group.
+
+    Returns:
+        Groups of two or more nodes, each sorted.
+    """
+    parent: dict[int, int] = {}
+    members: dict[int, list[int]] = {}
+    forbidden = _forbidden_sets(cannot_link)
+
+    def find(node: int) -> int:
+        while (above := parent.setdefault(node, node)) != node:
+            parent[node] = parent[above]
+            node = above
+        return node
+
+    for a, b, _ in sorted(edges, key=lambda edge: (-edge[2], edge[0], edge[1])):
+        root, other = find(a), find(b)
+        if root == other or other in forbidden[root]:
+            continue
+        if len(members.get(root, ())) < len(members.get(other, ())):
+            root, other = other, root
+        parent[other] = root
+        members.setdefault(root, [root]).extend(members.pop(other, [other]))
+        _inherit_forbidden(forbidden, other, root)
+    return _as_groups(members.values())
+
+
+def cut_stars(edges: Sequence[Edge], cannot_link: Iterable[Pair]) -> Groups:
+    """Let the best-connected free node take its free neighbours; repeat until none is left.
+
+    Star clustering (Aslam et al. 2004), greedy: the centre is the free node with the most free
+    neighbours, then the largest sum of scores to them, then the smallest number. It takes
+    neighbours from the strongest on and leaves those that may not meet one already taken.
+
+    Args and returns are those of `cut_components`.
+    """
+    neighbours = _neighbours(edges)
+    forbidden = _forbidden_sets(cannot_link)
+    rank = {node: (-len(near), -sum(near.values()), node) for node, near in neighbours.items()}
+    heap = sorted(rank.values())
+    groups: Groups = []
+    while heap:
+        entry = heapq.heappop(heap)
+        centre = entry[2]
+        if rank.get(centre) != entry:
+            continue
+        star = {centre}
+        for node in sorted(neighbours[centre], key=lambda n: (-neighbours[centre][n], n)):
+            if star.isdisjoint(forbidden[node]):
+                star.add(node)
+        groups.append(list(star))
+        _leave(star, neighbours, rank, heap)
+    return _as_groups(groups)
+
+
+def _leave(
+    star: set[int],
+    neighbours: dict[int, dict[int, int]],
+    rank: dict[int, tuple[int, int, int]],
+    heap: list[tuple[int, int, int]],
+) -> None:
+    """Take a finished star's nodes out of the graph and lower the rank of who knew them."""
+    touched = set()
+    for node in star:
+        del rank[node]
+        for other in neighbours.pop(node):
+            if other in neighbours:
+                del neighbours[other][node]
+                touched.add(other)
+    for node in touched.intersection(neighbours):
+        near = neighbours[node]
+        rank[node] = (-len(near), -sum(near.values()), node)
+        heapq.heappush(heap, rank[node])
+
+
+def cut_averages(
+    edges: Sequence[Edge], cannot_link: Iterable[Pair], threshold: int, floor: int
+) -> Groups:
+    """Merge the two clusters of highest average score while that average reaches the threshold.
+
+    Agglomerative average linkage (UPGMA, Sokal and Michener 1958) on a sparse graph: a pair without
+    an edge counts as `floor`. Only clusters with an edge between them are ever looked at, so memory
+    grows with the edges; of equal averages the clusters with the smallest nodes go first.
+
+    Args:
+        edges: (a, b, units), each pair at most once, a < b, units >= threshold.
+        cannot_link: pairs of nodes that may not end in one group.
+        threshold: units an average must reach.
+        floor: units a missing edge counts as; below `threshold`.
+
+    Returns:
+        Groups of two or more nodes, each sorted; each is connected through its own edges, since an
+        average above the floor needs one.
+    """
+    return _AverageLinkage(edges, cannot_link, threshold, floor).run()
+
+
+class _AverageLinkage:
+    """State of one run. A cluster is named by its smallest node.
+
+    `excess[a][b]` is the sum of (score - floor) over the edges between clusters a and b. Missing
+    edges add nothing to it, so the average is floor + excess / (|a| |b|).
+    """
+
+    def __init__(
+        self, edges: Sequence[Edge], cannot_link: Iterable[Pair], threshold: int, floor: int
+    ) -> None:
+        self.margin = threshold - floor
+        self.excess = _neighbours((a, b, units - floor) for a, b, units in edges)
+        self.forbidden = _forbidden_sets(cannot_link)
+        self.members = {node: [node] for node in self.excess}
+        # (-excess per pair, a, b, |a|, |b|): a cluster only ever grows, so its size tells whether
+        # an entry is still true.
+        self.heap: list[tuple[float, int, int, int, int]] = []
+
+    def run(self) -> Groups:
+        for a, near in self.excess.items():
+            for b in near:
+                if a < b:
+                    self._offer(a, b)
+        while self.heap:
+            _, a, b, size_a, size_b = heapq.heappop(self.heap)
+            if self._size(a) == size_a and self._size(b) == size_b:
+                self._merge(a, b)
+        return _as_groups(self.members.values())
+
+    def _size(self, cluster: int) -> int:
+        return len(self.members.get(cluster, ()))
+
+    def _offer(self, a: int, b: int) -> None:
+        """Queue a merge of two neighbouring clusters if it is allowed."""
+        a, b = min(a, b), max(a, b)
+        size_a, size_b = self._size(a), self._size(b)
+        excess, n_pairs = self.excess[a][b], size_a * size_b
+        if excess >= self.margin * n_pairs and b not in self.forbidden[a]:
+            heapq.heappush(self.heap, (-(excess / n_pairs), a, b, size_a, size_b))
+
+    def _merge(self, a: int, b: int) -> None:
+        """Put cluster b into cluster a, a < b."""
+        self.members[a] += self.members.pop(b)
+        _inherit_forbidden(self.forbidden, b, a)
+        del self.excess[a][b]
+        for other, excess in self.excess.pop(b).items():
+            if other != a:
+                del self.excess[other][b]
+                total = self.excess[a].get(other, 0) + excess
+                self.excess[a][other] = self.excess[other][a] = total
+        for other in self.excess[a]:
+            self._offer(a, other)
+
+
+def _neighbours(edges: Iterable[Edge]) -> dict[int, dict[int, int]]:
+    near: dict[int, dict[int, int]] = defaultdict(dict)
+    for a, b, units in edges:
+        near[a][b] = near[b][a] = units
+    return dict(near)
+
+
+def _forbidden_sets(cannot_link: Iterable[Pair]) -> dict[int, set[int]]:
+    forbidden: dict[int, set[int]] = defaultdict(set)
+    for a, b in cannot_link:
+        forbidden[a].add(b)
+        forbidden[b].add(a)
+    return forbidden
+
+
+def _inherit_forbidden(forbidden: dict[int, set[int]], gone: int, heir: int) -> None:
+    """Whoever may not join `gone` may from now on not join `heir`."""
+    for other in forbidden.pop(gone, ()):
+        forbidden[other].discard(gone)
+        forbidden[other].add(heir)
+        forbidden[heir].add(other)
+
+
+def _as_groups(clusters: Iterable[list[int]]) -> Groups:
+    return sorted(sorted(cluster) for cluster in clusters if len(cluster) > 1)
