@@ -22,8 +22,11 @@ _TABLES = {table.name: table for table in (*REPORT_TABLES, *STATE_TABLES)}
 
 @dataclass(frozen=True)
 class RunManifest:
-    """The record of one run. `tables` maps a table name to its folder and files, both relative
-    to the warehouse, so that a warehouse can be moved."""
+    """The record of one run.
+
+    `tables` maps a table name to its folder, relative to the warehouse so that a warehouse can be
+    moved, and its files.
+    """
 
     run_id: str
     run_date: str

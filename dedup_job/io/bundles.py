@@ -1,0 +1,80 @@
+"""Model bundles: found on the driver, shipped to executors, loaded once per worker process."""
+
+import importlib.resources
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from pyspark import SparkFiles
+from pyspark.sql import SparkSession
+
+from dedup_job.errors import ModelContractError
+from dedup_job.kernels.bundle import KERAS_MODEL, MANIFEST, read_manifest
+from dedup_job.kernels.model import Embedder, load_embedder
+
+
+@dataclass(frozen=True)
+class ShippedBundle:
+    """How a worker finds the bundle: unpacked under `name` among the files Spark distributes."""
+
+    name: str
+    runtime: str
+
+
+def locate_bundle(bundle: str) -> Path:
+    """The bundle directory on this machine.
+
+    Args:
+        bundle: a directory, or empty for the default bundle that ships with the package. A package
+            imported from a zip (`--py-files`) is unpacked to a temporary directory.
+    """
+    if bundle:
+        return Path(bundle).expanduser().absolute()
+    packed = importlib.resources.files("dedup_job").joinpath("models", "default")
+    if isinstance(packed, Path):
+        return packed
+    unpacked = Path(tempfile.mkdtemp(prefix="dedup-bundle-"))
+    for entry in packed.iterdir():
+        (unpacked / entry.name).write_bytes(entry.read_bytes())
+    return unpacked
+
+
+def ship_bundle(spark: SparkSession, directory: Path, runtime: str) -> ShippedBundle:
+    """Verify a bundle on the driver and hand it to Spark for every executor.
+
+    Raises:
+        ModelContractError: the bundle is not what it promises, or cannot run here.
+    """
+    manifest = load_embedder(directory, runtime).manifest
+    name = f"bundle-{manifest.model_id[:16]}"
+    if not (Path(SparkFiles.getRootDirectory()) / name).is_dir():
+        skip = set() if runtime == "tensorflow" else {KERAS_MODEL}
+        with tempfile.TemporaryDirectory() as temporary:
+            archive = Path(temporary) / f"{name}.zip"
+            _zip(directory, [*manifest.files, MANIFEST], archive, skip)
+            spark.addArtifacts(f"{archive}#{name}", archive=True)
+    return ShippedBundle(name, runtime)
+
+
+@lru_cache(maxsize=2)
+def load_shipped(bundle: ShippedBundle, n_threads: int = 1) -> Embedder:
+    """On a worker: load the bundle, once per process however many tasks it runs."""
+    directory = Path(SparkFiles.getRootDirectory()) / bundle.name
+    if not directory.is_dir():
+        raise ModelContractError(f"executor has no {bundle.name}; was the job's archive removed?")
+    return load_embedder(directory, bundle.runtime, n_threads)
+
+
+def bundle_identity(directory: Path) -> tuple[str, int, float]:
+    """`model_id`, input size in pixels and blur of a bundle, hashes verified."""
+    manifest = read_manifest(directory)
+    return manifest.model_id, manifest.input_px, manifest.blur_sigma_px
+
+
+def _zip(directory: Path, names: list[str], archive: Path, skip: set[str]) -> None:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+        for name in names:
+            if name not in skip:
+                packed.write(directory / name, name)

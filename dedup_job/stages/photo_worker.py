@@ -1,0 +1,175 @@
+"""The one Python pass per photo, inside a Spark task: fetch, hash, decode, blur, embed.
+
+Photo bytes never leave the worker. Fetching and decoding run a bounded number of photos ahead of
+inference, so that the network waits on neither disk nor server; within a task an equal content is
+decoded and embedded once.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dedup_job.errors import ImageRejected, RejectReason
+from dedup_job.kernels.images import ImageLimits, Pixels, prepare
+from dedup_job.kernels.model import Embedder
+from dedup_job.tables import PHOTOS
+
+Fetch = Callable[[str], bytes]
+_OUTPUT_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Photo:
+    """What became of one fetch. `pixels` is set while the photo awaits its embedding."""
+
+    fetch_key: str
+    content_sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    n_bytes: int | None = None
+    reason: str | None = None
+    detail: str | None = None
+    pixels: Pixels | None = None
+    embedding: Any = None
+
+
+@dataclass(frozen=True)
+class EmbedPhotos:
+    """Turns (fetch_key, source_uri) batches into `PHOTOS` batches. Pickled to every task.
+
+    Args:
+        open_fetch: called once per task; gives the function URI -> bytes.
+        open_embedder: called once per task; must itself cache per process.
+        limits: header limits of the decoder.
+        prefetch: photos in flight ahead of inference, at most.
+        n_threads: threads that fetch and decode.
+    """
+
+    open_fetch: Callable[[], Fetch]
+    open_embedder: Callable[[], Embedder]
+    limits: ImageLimits
+    prefetch: int
+    n_threads: int
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Run one task."""
+        import cv2
+
+        cv2.setNumThreads(0)  # a task owns one core; OpenCV would take them all
+        embedder = self.open_embedder()
+        reader = _Reader(self.open_fetch(), embedder, self.limits)
+        with ThreadPoolExecutor(self.n_threads) as pool:
+            photos = _run_ahead(pool, reader.read, _requests(batches), self.prefetch)
+            done = (_embed(photo, embedder, reader) for photo in photos)
+            while rows := list(islice(done, _OUTPUT_ROWS)):
+                yield _to_batch(rows)
+
+
+class _Reader:
+    """Fetches and decodes; remembers the contents of this task (threads share it)."""
+
+    def __init__(self, fetch: Fetch, embedder: Embedder, limits: ImageLimits) -> None:
+        self._fetch = fetch
+        self._size_px = embedder.manifest.input_px
+        self._blur = embedder.manifest.blur_sigma_px
+        self._limits = limits
+        # content -> what became of it, without pixels and vector. Dictionary reads and writes are
+        # atomic; two threads that meet the same new content at once merely decode it twice.
+        self.known: dict[str, Photo] = {}
+
+    def read(self, request: tuple[str, str]) -> Photo:
+        fetch_key, uri = request
+        try:
+            data = self._fetch(uri)
+        except ImageRejected as rejected:
+            return Photo(fetch_key, reason=rejected.reason, detail=rejected.detail)
+        sha256 = hashlib.sha256(data).hexdigest()
+        known = self.known.get(sha256)
+        if known is not None:
+            return replace(known, fetch_key=fetch_key)
+        photo = Photo(fetch_key, sha256, n_bytes=len(data))
+        try:
+            prepared = prepare(data, self._size_px, self._blur, self._limits)
+        except ImageRejected as rejected:
+            return self.remember(
+                replace(photo, reason=rejected.reason, detail=rejected.detail)
+            )
+        return replace(
+            photo, width=prepared.width, height=prepared.height, pixels=prepared.pixels
+        )
+
+    def remember(self, photo: Photo) -> Photo:
+        if photo.content_sha256 is not None:
+            self.known[photo.content_sha256] = replace(photo, pixels=None, embedding=None)
+        return photo
+
+
+def _requests(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, str]]:
+    for batch in batches:
+        yield from zip(
+            batch.column("fetch_key").to_pylist(), batch.column("source_uri").to_pylist(), strict=True
+        )
+
+
+def _run_ahead(
+    pool: ThreadPoolExecutor,
+    read: Callable[[tuple[str, str]], Photo],
+    requests: Iterator[tuple[str, str]],
+    n_ahead: int,
+) -> Iterator[Photo]:
+    """Results in order, with at most `n_ahead` requests submitted beyond the one taken."""
+    waiting: deque[Future[Photo]] = deque(pool.submit(read, r) for r in islice(requests, n_ahead))
+    while waiting:
+        photo = waiting.popleft().result()
+        waiting.extend(pool.submit(read, r) for r in islice(requests, 1))
+        yield photo
+
+
+def _embed(photo: Photo, embedder: Embedder, reader: _Reader) -> Photo:
+    if photo.pixels is None:
+        return photo
+    known = reader.known.get(photo.content_sha256 or "")
+    if known is not None:
+        return replace(known, fetch_key=photo.fetch_key)
+    vector = embedder.embed(photo.pixels[None])[0]
+    photo = replace(photo, pixels=None)
+    if np.isfinite(vector).all():
+        photo = replace(photo, embedding=vector)
+    else:
+        photo = replace(
+            photo,
+            reason=RejectReason.BAD_EMBEDDING,
+            detail="the model gave no finite vector for this photo",
+        )
+    return reader.remember(photo)
+
+
+def _to_batch(photos: list[Photo]) -> pa.RecordBatch:
+    vectors = [photo.embedding for photo in photos]
+    columns = {
+        name: pa.array([getattr(photo, name) for photo in photos])
+        for name in PHOTOS.column_names
+        if name != "embedding"
+    }
+    columns["embedding"] = _list_column(vectors)
+    schema = PHOTOS.arrow
+    return pa.RecordBatch.from_arrays(
+        [columns[field.name].cast(field.type) for field in schema], schema=schema
+    )
+
+
+def _list_column(vectors: list[Any]) -> pa.Array:
+    """Vectors and nulls as one list column, without a Python float per component."""
+    present = [vector for vector in vectors if vector is not None]
+    flat = np.concatenate(present) if present else np.zeros(0, np.float32)
+    lengths = [0 if vector is None else len(vector) for vector in vectors]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    mask = pa.array([vector is None for vector in vectors])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, pa.float32()), mask=mask)
