@@ -281,6 +281,9 @@ def _unidentified(data: bytes) -> ImageRejected:
         b"\x1f\x8b": "gzip",
     }
     pictures = {b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"8BPS": "PSD", b"\x00\x00\x01\x00": "ICO"}
+    for magic in (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM"):
+        if data.startswith(magic):
+            return ImageRejected(RejectReason.CORRUPT, "the header cannot be read")
     for magic, name in pictures.items():
         if data.startswith(magic):
             return ImageRejected(RejectReason.UNSUPPORTED_FORMAT, f"{name} picture")

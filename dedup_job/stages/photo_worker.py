@@ -98,12 +98,8 @@ class _Reader:
         try:
             prepared = prepare(data, self._size_px, self._blur, self._limits)
         except ImageRejected as rejected:
-            return self.remember(
-                replace(photo, reason=rejected.reason, detail=rejected.detail)
-            )
-        return replace(
-            photo, width=prepared.width, height=prepared.height, pixels=prepared.pixels
-        )
+            return self.remember(replace(photo, reason=rejected.reason, detail=rejected.detail))
+        return replace(photo, width=prepared.width, height=prepared.height, pixels=prepared.pixels)
 
     def remember(self, photo: Photo) -> Photo:
         if photo.content_sha256 is not None:
@@ -114,7 +110,9 @@ class _Reader:
 def _requests(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, str]]:
     for batch in batches:
         yield from zip(
-            batch.column("fetch_key").to_pylist(), batch.column("source_uri").to_pylist(), strict=True
+            batch.column("fetch_key").to_pylist(),
+            batch.column("source_uri").to_pylist(),
+            strict=True,
         )
 
 
