@@ -291,6 +291,38 @@ PHOTO_PAIRS = _table(
     Column("cosine", "float", "exact cosine similarity, float32"),
 )
 
+CELL_ROWS = _table(
+    "cell_rows",
+    "a content in a cell where it is found or looks for pairs",
+    Column("block", "string", "as in catalog_rows"),
+    Column("cell", "int", "cell of the block, from 0"),
+    Column("role", "int", "0 is found, 1 is found and looks, 2 looks"),
+    _SHA,
+    _EMBEDDING,
+)
+
+CONTENT_PAIR_KEYS = _table(
+    "content_pair_keys",
+    "a pair of photo contents of one block that brute force found for a sampled query",
+    Column("block", "string", "as in catalog_rows"),
+    Column("sha_a", "string", "content_sha256, the smaller of the two"),
+    Column("sha_b", "string", "content_sha256, the larger of the two"),
+)
+
+PRODUCTS = _table(
+    "products",
+    "a product of a block: what is compared, with the SKU that stands for it",
+    Column("block", "string", "as in catalog_rows"),
+    Column("product", "string", "as in catalog_rows; with block the key"),
+    Column("sku_id", "string", "of the product's SKUs the best: stands for it in every report"),
+    Column("variant_group", "string", "of that SKU", nullable=True),
+    Column("conflict", "string", "of that SKU, as in catalog_rows"),
+    Column("order_values", "array<string>", "of that SKU, as in catalog_rows"),
+    Column("n_pixels", "bigint", "of the largest photo of any SKU of the product"),
+    Column("main_sha256", "string", "content of the product's first photo in the catalog"),
+    Column("n_contents", "int", "distinct photo contents of all SKUs of the product"),
+)
+
 PRODUCT_PAIRS = _table(
     "product_pairs",
     "a pair of products that matched, before grouping",
@@ -304,6 +336,22 @@ PRODUCT_PAIRS = _table(
     Column("cosine", "float", "of the best photo pair; 1.0 for an exact copy"),
     Column("match_type", "string", "exact or near"),
     Column("in_conflict", "boolean", "the two differ in a --conflict column"),
+)
+
+GROUPED_PAIRS = _table(
+    "grouped_pairs",
+    "a pair of products that matched, with where it ended: duplicate_pairs before publishing",
+    *PRODUCT_PAIRS.columns[:8],
+    Column("score", "float", "what the threshold acts on: the cosine"),
+    Column("match_type", "string", "exact or near"),
+    Column("group_id", "string", "the group both are in; null when parted", nullable=True),
+    Column("parted_by", "string", "null, chaining or conflict", nullable=True),
+)
+
+GROUP_ROWS = _table(
+    "group_rows",
+    "a SKU in a group of two or more: duplicate_groups before publishing",
+    *DUPLICATE_GROUPS.columns[:-1],
 )
 
 
