@@ -1,10 +1,12 @@
 """Package definition. Tool settings (ruff, mypy, pytest) live in pyproject.toml."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-VERSION = "0.1.0"
+HERE = Path(__file__).parent
+VERSION = re.search(r'^VERSION = "(.+)"$', (HERE / "dedup_job/version.py").read_text(), re.M)[1]
 
 # Upper bounds stand where the next major release is known or expected to break us: pyspark 4.3
 # does not support pandas 3, and annoy 1.17 is the last release there will be.
@@ -50,7 +52,7 @@ setup(
     name="catalog-dedup",
     version=VERSION,
     description="Nightly Spark job that finds near-duplicate products in a catalog by their photos",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

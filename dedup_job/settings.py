@@ -18,7 +18,7 @@ from dedup_job.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "DEDUP_"
 # Read by other parts of the package; not settings of a run.
-_NOT_SETTINGS = {"DEDUP_LOCAL_CORES"}
+_NOT_SETTINGS = {"DEDUP_LOCAL_CORES", "DEDUP_TRACEBACK"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,110 @@
+"""The command line: which flag sets which setting."""
+
+import argparse
+import datetime
+from collections.abc import Sequence
+from typing import NoReturn
+
+from dedup_job.errors import ConfigError
+from dedup_job.settings import Setting, Settings, current_environment, load_settings, parse_assignment
+from dedup_job.version import VERSION
+
+# flag -> (setting, value name, help)
+_RUN_FLAGS = {
+    "--catalog": ("catalog.path", "PATH", "Parquet, CSV, JSON Lines, or a folder of photos"),
+    "--warehouse": ("warehouse", "DIR", "where the report tables live: a path, s3:// or gs://"),
+    "--image-root": ("catalog.image_root", "DIR", "base of relative image URIs [catalog's folder]"),
+    "--model": ("model.bundle", "BUNDLE", "model bundle directory [the one in the package]"),
+    "--run-date": ("run_date", "YYYY-MM-DD", "partition to publish [today in UTC]"),
+    "--target-precision": ("match.target_precision", "P", "precision of grouped pairs [0.97]"),
+    "--min-cosine": ("match.min_cosine", "C", "explicit threshold instead of a target precision"),
+    "--sku-match": ("match.sku_match", "RULE", "photos that must agree: any, main, majority [any]"),
+    "--block-by": ("catalog.block_by", "COLS", "compare only rows with equal values, e.g. tenant,brand"),
+    "--conflict": ("catalog.conflict", "COLS", "report but never group pairs that differ here"),
+    "--canonical-order": ("catalog.canonical_order", "ORDER", 'who survives: "in_stock desc, id"'),
+    "--runtime": ("model.runtime", "NAME", "litert (int8, CPU) or tensorflow [litert]"),
+    "--dollars-per-core-hour": ("dollars_per_core_hour", "D", "price, to report cost per million photos"),
+}
+_EXCLUSIVE = ("--target-precision", "--min-cosine")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `dedup-job`."""
+    parser = _Parser(prog="dedup-job", description="Find near-duplicate products by their photos.")
+    parser.add_argument("--version", action="version", version=VERSION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_run(commands.add_parser("run", help="run the job over a catalog and publish the reports"))
+    demo = commands.add_parser("demo", help="run on a drawn sample catalog and score the groups")
+    demo.add_argument("--directory", default="demo", help="where to put it [demo]")
+    show = commands.add_parser("show", help="print the last published run")
+    show.add_argument("--warehouse", required=True, metavar="DIR")
+    show.add_argument("--run-id", metavar="ID", help="a certain run [the last]")
+    show.add_argument("--top", type=int, default=10, metavar="N", help="groups to print [10]")
+    show.add_argument("--json", action="store_true", help="print JSON")
+    export = commands.add_parser("export-embeddings", help="write sku_id, image_uri, embedding")
+    export.add_argument("--warehouse", required=True, metavar="DIR")
+    export.add_argument("--out", required=True, metavar="FILE", help="Parquet file to write")
+    return parser
+
+
+def build_run_parser(prog: str) -> argparse.ArgumentParser:
+    """The parser of `jobs/nightly_dedup.py`: the options of `dedup-job run`, no subcommand."""
+    parser = _Parser(prog=prog, description="The nightly deduplication job.")
+    _add_run(parser)
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    either = parser.add_mutually_exclusive_group()
+    for flag, (_, metavar, text) in _RUN_FLAGS.items():
+        target = either if flag in _EXCLUSIVE else parser
+        target.add_argument(flag, metavar=metavar, help=text)
+    parser.add_argument("--config", metavar="FILE.yaml", help="settings by section")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting; repeatable"
+    )
+    parser.add_argument("--print-config", action="store_true", help="print all settings and stop")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def settings_from(arguments: argparse.Namespace) -> Settings:
+    """Settings of a run from parsed arguments, environment and file.
+
+    Raises:
+        ConfigError: see `load_settings`; or an environment value that fights an explicit flag.
+    """
+    flags = dict(_flag_settings(arguments))
+    for assignment in arguments.set:
+        key, setting = parse_assignment(assignment)
+        flags[key] = setting
+    return load_settings(flags, arguments.config, current_environment())
+
+
+def _flag_settings(arguments: argparse.Namespace) -> list[tuple[str, Setting]]:
+    found = []
+    for flag, (key, _, _) in _RUN_FLAGS.items():
+        text = getattr(arguments, flag.lstrip("-").replace("-", "_"))
+        if text is not None:
+            found.append((key, Setting(_read(key, text, flag), f"flag {flag}")))
+    return found
+
+
+def _read(key: str, text: str, flag: str) -> object:
+    if key in ("catalog.block_by", "catalog.conflict"):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if key == "run_date":
+        try:
+            return datetime.date.fromisoformat(text)
+        except ValueError:
+            raise ConfigError(f"{flag} must be a date YYYY-MM-DD, got {text!r}") from None
+    return text
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse; a mistake becomes a ConfigError instead of a usage dump."""
+    return parser.parse_args(arguments)

@@ -1,0 +1,93 @@
+"""`dedup-job`: the command line, its exit codes, and where its words go.
+
+The summary goes to stdout, everything else to stderr. Exit codes: 0 done; 1 the run failed; 2 bad
+arguments, configuration or catalog; 3 a quality gate held the run back and nothing was published.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from dedup_job.arguments import build_parser, build_run_parser, parse, settings_from
+from dedup_job.errors import DedupError
+
+logger = logging.getLogger("dedup_job")
+
+
+def run_and_exit() -> None:
+    """Entry point of the console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one `dedup-job` command; returns the exit code."""
+    return _guarded(lambda: _dispatch(parse(build_parser(), arguments)))
+
+
+def main_nightly(arguments: Sequence[str]) -> int:
+    """Run the job as `jobs/nightly_dedup.py`; returns the exit code."""
+    return _guarded(lambda: _run(parse(build_run_parser("nightly_dedup.py"), arguments)))
+
+
+def _guarded(command: Callable[[], None]) -> int:
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s")
+    logger.setLevel(logging.INFO)
+    try:
+        command()
+    except DedupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing was published", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the interpreter flushes it at exit)
+        return 0
+    except Exception as error:
+        logger.debug("", exc_info=error)
+        print(f"error: the run failed: {_root_cause(error)}", file=sys.stderr)
+        if os.environ.get("DEDUP_TRACEBACK"):
+            raise
+        print("set DEDUP_TRACEBACK=1 to see where", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _dispatch(arguments: argparse.Namespace) -> None:
+    if arguments.command == "run":
+        _run(arguments)
+    elif arguments.command == "demo":
+        from dedup_job.commands.demo import demo
+
+        demo(arguments.directory)
+    elif arguments.command == "show":
+        from dedup_job.commands.show import show
+
+        show(arguments.warehouse, run_id=arguments.run_id, top=arguments.top, as_json=arguments.json)
+    else:
+        from dedup_job.commands.export_embeddings import export_embeddings
+
+        n_rows = export_embeddings(arguments.warehouse, arguments.out)
+        print(f"{n_rows} embeddings written to {arguments.out}")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    settings = settings_from(arguments)
+    if arguments.print_config:
+        print("\n".join(settings.lines()))
+        return
+    from dedup_job.pipeline import run
+
+    result = run(settings)
+    print(json.dumps(result.as_dict(), indent=2) if arguments.json else result.summary())
+
+
+def _root_cause(error: BaseException) -> str:
+    """The one line of a Spark failure that helps: the last Python error of the worker."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    python = [line for line in lines if "Error: " in line and not line.startswith("at ")]
+    text = (python or lines or [""])[-1 if python else 0]
+    return f"{type(error).__name__}: {text}"[:500]
