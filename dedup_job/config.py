@@ -108,8 +108,14 @@ class CandidatesConfig(_Section):
     n_trees: int = Field(
         32, ge=1, description="where the search starts; raised until the target is met"
     )
+    fan_out: int = Field(
+        4, ge=1, description="cells a content is looked up in, where a block has several"
+    )
     max_effort: int = Field(
-        4, ge=0, le=8, description="how often trees and search_k may be doubled"
+        4, ge=0, le=8, description="how often trees, search_k and fan_out may be doubled"
+    )
+    exact_below_rows: int = Field(
+        20_000, ge=0, description="smaller cells are searched exactly: quicker than Annoy there"
     )
     recall_queries: int = Field(1_000, ge=1, description="queries whose recall is measured exactly")
     seed: int = 2026
