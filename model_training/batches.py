@@ -1,0 +1,203 @@
+"""Batches: clusters of look-alike photos, each as two views and two views of another product.
+
+The sampler runs in a process of its own, so that augmentation and the network share the cores.
+"""
+
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dedup_job.errors import DedupError
+from dedup_job.kernels.images import Pixels, fit
+from model_training.augment import compose, cut_out
+from model_training.config import ExperimentConfig
+from model_training.data import PhotoSet
+from model_training.look_alikes import make_look_alike
+
+_QUEUE_DEPTH = 6
+# Look-alikes get labels of their own, far from any photo's.
+_OTHER_PRODUCT = 10_000_000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`views`: uint8 (n, size, size, 3). `identity`, `product`: int32 (n,), see `losses`."""
+
+    views: Pixels
+    identity: np.ndarray
+    product: np.ndarray
+
+
+class Sampler:
+    """Draws batches from a photo set.
+
+    Args:
+        photos: training photos only.
+        config: sizes, shares and the seed.
+        seed: of this sampler; equal seeds and equal neighbours give equal batches.
+    """
+
+    def __init__(self, photos: PhotoSet, config: ExperimentConfig, seed: int) -> None:
+        self._photos = photos
+        self._config = config
+        self._rng = np.random.default_rng(seed)
+        self._identity = _codes([p.identity for p in photos.photos])
+        self._product = _codes([p.product for p in photos.photos])
+        self._families = _members([p.family for p in photos.photos])
+        self._identities = _members([p.identity for p in photos.photos])
+        tabled = np.array([p.source == "products" for p in photos.photos])
+        self._tabled, self._loose = np.flatnonzero(tabled), np.flatnonzero(~tabled)
+        self._neighbours: np.ndarray | None = None
+
+    def set_neighbours(self, neighbours: np.ndarray) -> None:
+        """Use mined neighbours: int (n_photos, k), nearest first, without the photo itself."""
+        self._neighbours = neighbours
+
+    def draw(self) -> Batch:
+        """Draw one batch of 4 views a photo."""
+        views, identity, product = [], [], []
+        for row in self._draw_rows():
+            for view, is_other in self._views_of(row):
+                views.append(view)
+                identity.append(_OTHER_PRODUCT + row if is_other else self._identity[row])
+                product.append(_OTHER_PRODUCT + row if is_other else self._product[row])
+        return Batch(np.stack(views), np.array(identity, np.int32), np.array(product, np.int32))
+
+    def _draw_rows(self) -> list[int]:
+        size = min(self._config.training.photos_per_batch, len(self._photos))
+        rows: list[int] = []
+        while len(rows) < size:
+            for row in self._cluster(self._draw_seed()):
+                if row not in rows and len(rows) < size:
+                    rows.append(row)
+        return rows
+
+    def _draw_seed(self) -> int:
+        pick_tabled = self._rng.random() < self._config.training.studio_share
+        pool = self._tabled if pick_tabled and len(self._tabled) else self._loose
+        pool = pool if len(pool) else self._tabled
+        return int(self._rng.choice(pool))
+
+    def _cluster(self, seed: int) -> list[int]:
+        """The seed and its hardest company: labelled positives and negatives, then mined ones."""
+        photo, rng = self._photos.photos[seed], self._rng
+        company = [r for r in self._identities[photo.identity] if r != seed][:1]
+        company += [int(r) for r in self._shuffled(self._photos.dissimilar.get(seed, []))[:2]]
+        family = [r for r in self._families[photo.family] if self._product[r] != self._product[seed]]
+        company += self._shuffled(family)[:2]
+        if self._neighbours is not None:
+            nearest = self._neighbours[seed]
+            take = rng.permutation(len(nearest))[: self._config.training.cluster_size]
+            company += [int(nearest[i]) for i in sorted(take)]
+        return [seed, *company][: self._config.training.cluster_size]
+
+    def _shuffled(self, rows: list[int]) -> list[int]:
+        return [rows[i] for i in self._rng.permutation(len(rows))]
+
+    def _views_of(self, row: int) -> list[tuple[Pixels, bool]]:
+        rng = self._rng
+        rgb, mask = self._photos.pixels[row], self._photos.masks[row]
+        other, _ = make_look_alike(rgb, mask, rng, self._random_crop())
+        good = bool(self._photos.mask_good[row])
+        # On a plain background only the garment can tell the two products apart.
+        if good and self._photos.photos[row].source == "folder" and rng.random() < 0.15:
+            seed = int(rng.integers(2**31))
+            rgb = cut_out(rgb, mask, np.random.default_rng(seed))
+            other = cut_out(other, mask, np.random.default_rng(seed))
+        return [
+            (self._view(rgb, heavy=False), False),
+            (self._view(rgb, heavy=True), False),
+            (self._view(other, heavy=False), True),
+            (self._view(other, heavy=True), True),
+        ]
+
+    def _view(self, rgb: Pixels, heavy: bool) -> Pixels:
+        shares = (0.0, 0.4, 0.35, 0.25) if heavy else (0.4, 0.35, 0.15, 0.1)
+        n_edits = int(self._rng.choice(4, p=shares))
+        edited, _ = compose(rgb, self._rng, n_edits)
+        network = self._config.network
+        return fit(edited, network.input_px, network.blur_sigma_px)
+
+    def _random_crop(self) -> Pixels:
+        rgb = self._photos.pixels[int(self._rng.integers(len(self._photos)))]
+        height, width = rgb.shape[:2]
+        side = max(8, int(min(height, width) * self._rng.uniform(0.3, 0.6)))
+        y, x = (height - side) // 2, (width - side) // 2
+        return rgb[y : y + side, x : x + side]
+
+
+class BatchProcess:
+    """A sampler in its own process, with a short queue of ready batches.
+
+    Use as a context manager; leaving it ends the process.
+    """
+
+    def __init__(self, photos: PhotoSet, config: ExperimentConfig, seed: int) -> None:
+        context = get_context("spawn")
+        self._ready = context.Queue(_QUEUE_DEPTH)
+        self._news = context.Queue()
+        self._process = context.Process(
+            target=_serve, args=(photos, config, seed, self._ready, self._news), daemon=True
+        )
+
+    def __enter__(self) -> "BatchProcess":
+        self._process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Neighbours that were never read would keep this process alive at its end.
+        self._news.cancel_join_thread()
+        self._process.terminate()
+        self._process.join()
+
+    def draw(self) -> Batch:
+        """The next batch.
+
+        Raises:
+            DedupError: the process died.
+        """
+        while True:
+            try:
+                return Batch(*self._ready.get(timeout=20))
+            except Empty:
+                if not self._process.is_alive():
+                    raise DedupError("the augmentation process died; its error is above") from None
+
+    def set_neighbours(self, neighbours: np.ndarray) -> None:
+        """Send mined neighbours; used from the next batches on."""
+        self._news.put(neighbours)
+
+
+def _serve(photos: PhotoSet, config: ExperimentConfig, seed: int, ready: Any, news: Any) -> None:
+    cv2.setNumThreads(1)
+    sampler = Sampler(photos, config, seed)
+    while True:
+        try:
+            sampler.set_neighbours(news.get_nowait())
+        except Empty:
+            pass
+        batch = sampler.draw()
+        ready.put((batch.views, batch.identity, batch.product))
+
+
+def _codes(names: list[str]) -> np.ndarray:
+    return np.unique(np.array(names), return_inverse=True)[1].astype(np.int32)
+
+
+def _members(names: list[str]) -> dict[str, list[int]]:
+    members: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        members.setdefault(name, []).append(row)
+    return members
+
+
+def write_contact_sheet(batch: Batch, path: Path, columns: int = 16) -> None:
+    """Save a batch as a PNG, for a person to look at."""
+    n = len(batch.views) // columns * columns
+    rows = [np.hstack(list(batch.views[i : i + columns])) for i in range(0, n, columns)]
+    cv2.imwrite(str(path), np.vstack(rows)[:, :, ::-1])

@@ -1,0 +1,99 @@
+"""The settings of an experiment: frozen, self-validating, readable from YAML."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dedup_job.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkConfig(_Section):
+    """The network. `width` multiplies ResNet50's channels; `attention_stages` counts from 1 to 4."""
+
+    input_px: int = Field(128, ge=32, le=512)
+    blur_sigma_px: float = Field(0.5, ge=0, le=5)
+    width: float = Field(0.5, gt=0, le=2)
+    dim: int = Field(128, ge=8, le=512)
+    backbone_weights: str = "none"
+    freeze_until: str = ""
+    channel_attention: bool = True
+    spatial_attention: bool = True
+    attention_stages: tuple[int, ...] = (3, 4)
+    attention_reduction: int = Field(16, ge=1)
+    erasure: bool = True
+    erasure_probability: float = Field(0.2, ge=0, le=1)
+    erasure_fraction: float = Field(0.1, gt=0, lt=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class LossConfig(_Section):
+    """The loss. `temperature` divides cosines; `margin` is in squared L2 of unit vectors."""
+
+    kind: Literal["contrastive", "triplet"] = "contrastive"
+    temperature: float = Field(0.07, gt=0)
+    margin: float = Field(0.2, gt=0)
+
+
+class TrainingConfig(_Section):
+    """Batches, schedule and safety.
+
+    A batch holds `photos_per_batch` photos in clusters of `cluster_size` look-alikes, each photo as
+    two views and two views of a self-made other product: 4 views a photo. `views` ends the training
+    by count; the command line may end it by wall clock instead.
+    """
+
+    views: int = Field(250_000, ge=1)
+    photos_per_batch: int = Field(24, ge=2)
+    cluster_size: int = Field(6, ge=1)
+    studio_share: float = Field(0.25, ge=0, le=1)
+    learning_rate: float = Field(1.5e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warmup_steps: int = Field(150, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+    mine_after_steps: int = Field(400, ge=0)
+    mine_every_steps: int = Field(400, ge=1)
+    checkpoint_every_s: float = Field(300, gt=0)
+    validate_every_s: float = Field(900, gt=0)
+    seed: int = 7
+    jit_compile: bool = False
+
+
+class ExperimentConfig(_Section):
+    """One experiment, as a file of `configs/` states it."""
+
+    network: NetworkConfig = NetworkConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    def fingerprint(self) -> str:
+        """SHA-256 (64 hex digits) of every setting."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def load_config(path: Path | None) -> ExperimentConfig:
+    """Read a YAML experiment; None gives the defaults.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or holds an unknown or invalid setting.
+    """
+    if path is None:
+        return ExperimentConfig()
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return ExperimentConfig.model_validate(raw)
+    except OSError as error:
+        raise ConfigError(f"config {path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {path} is not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"config {path}: {name}: {first['msg']}") from None

@@ -1,0 +1,282 @@
+"""The photos to learn from: three kinds of input become one list of photos, split by product.
+
+- folders without labels: every photo is its own product;
+- a product table (image, sku, style, colour): SKUs of one style are real hard negatives, other
+  photos of one SKU are neither positive nor negative;
+- binary pairs (image_a, image_b, label): connected components of similar pairs are products whose
+  photos are positives of each other; dissimilar pairs are hard negatives.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from dedup_job.errors import ConfigError, ImageRejected
+from dedup_job.kernels.images import Pixels, decode
+from model_training.look_alikes import find_garment
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
+CACHE_SIDE_PX = 224
+_CACHE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo. `identity`: equal = duplicates. `product`: equal with another identity = masked.
+    `family`: equal with another product = a real hard negative. `held_out`: validation only."""
+
+    path: Path
+    source: str
+    identity: str
+    product: str
+    family: str
+    held_out: bool
+
+
+@dataclass
+class PhotoSet:
+    """Decoded photos and garment masks in memory.
+
+    Attributes:
+        photos: the list; row i of everything else belongs to photo i.
+        pixels: uint8 (height, width, 3) each, longer side at most `CACHE_SIDE_PX`.
+        masks: uint8 (height, width) each, 255 on the garment.
+        mask_good: bool (n,), the mask is good enough to cut the garment out.
+        dissimilar: rows of photos said to differ, by row (from binary pairs).
+    """
+
+    photos: list[Photo]
+    pixels: list[Pixels]
+    masks: list[Pixels]
+    mask_good: np.ndarray
+    dissimilar: dict[int, list[int]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+
+def read_folder(root: Path, held_out_share: float = 0.12) -> list[Photo]:
+    """Every photo under a folder, each its own product, in the order of its path.
+
+    Raises:
+        ConfigError: no folder, or no photo in it.
+    """
+    if not root.is_dir():
+        raise ConfigError(f"--photos {root} is not a folder")
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise ConfigError(f"--photos {root} holds no photo ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return [
+        Photo(path, "folder", path.name, path.name, path.name, is_held_out(path.name, held_out_share))
+        for path in paths
+    ]
+
+
+def read_products(table: Path, image_root: Path, held_out_share: float = 0.2) -> list[Photo]:
+    """A product table with the columns image, sku, style; split by style.
+
+    Raises:
+        ConfigError: unreadable, or a column or photo is missing.
+    """
+    frame = _read_table(table, ("image", "sku", "style"))
+    photos = []
+    for row in frame.itertuples():
+        path = image_root / row.image
+        _require(path, table)
+        held_out = is_held_out(row.style, held_out_share)
+        photos.append(Photo(path, "products", row.image, row.sku, row.style, held_out))
+    return photos
+
+
+def read_pairs(
+    table: Path, image_root: Path, held_out_share: float = 0.15
+) -> tuple[list[Photo], list[tuple[int, int]]]:
+    """Binary pairs: image_a, image_b, label (1 or "similar"; 0 or "dissimilar").
+
+    Products are the connected components of similar pairs, split whole. Of the dissimilar pairs,
+    one that contradicts a component (both photos in it) is an error in the labels.
+
+    Returns:
+        The photos, and the dissimilar pairs as row numbers.
+
+    Raises:
+        ConfigError: unreadable, unknown label, missing photo, or contradicting labels.
+    """
+    frame = _read_table(table, ("image_a", "image_b", "label"))
+    similar = _parse_labels(frame.label, table)
+    names = sorted(set(frame.image_a) | set(frame.image_b))
+    row_of = {name: i for i, name in enumerate(names)}
+    a = frame.image_a.map(row_of).to_numpy()
+    b = frame.image_b.map(row_of).to_numpy()
+    component = _components(len(names), zip(a[similar], b[similar], strict=True))
+    for i, j in zip(a[~similar], b[~similar], strict=True):
+        if component[i] == component[j]:
+            raise ConfigError(
+                f"{table}: {names[i]} and {names[j]} are labelled dissimilar, yet similar pairs "
+                "connect them; correct one of the labels"
+            )
+    photos = []
+    for i, name in enumerate(names):
+        _require(image_root / name, table)
+        product = names[component[i]]
+        held_out = is_held_out(product, held_out_share)
+        photos.append(Photo(image_root / name, "pairs", product, product, product, held_out))
+    return photos, [(int(i), int(j)) for i, j in zip(a[~similar], b[~similar], strict=True)]
+
+
+def is_held_out(key: str, share: float) -> bool:
+    """Whether a product belongs to validation, by a hash of its name: stable as data grows."""
+    return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) < share * 2**32
+
+
+def fingerprint(photos: list[Photo]) -> str:
+    """SHA-256 (64 hex digits) over every photo's bytes, in order: names the training data."""
+    digest = hashlib.sha256()
+    for photo in photos:
+        digest.update(hashlib.sha256(photo.path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def load_photos(
+    photos: list[Photo], cache_dir: Path, dissimilar: Iterable[tuple[int, int]] = ()
+) -> PhotoSet:
+    """Decode all photos and find their garments once; later calls read the cache.
+
+    Args:
+        photos: what to load; unreadable photos are an error, training data is curated.
+        cache_dir: outside the repository; one file a data set.
+        dissimilar: pairs of rows known to differ.
+
+    Raises:
+        ConfigError: a photo cannot be decoded.
+    """
+    key = fingerprint(photos)[:16]
+    path = cache_dir / f"photos-v{_CACHE_VERSION}-{CACHE_SIDE_PX}px-{key}.npz"
+    if not path.is_file():
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        _write_cache(photos, path)
+    with np.load(path) as cache:
+        flat, flat_masks, shapes, good = (cache[k] for k in ("pixels", "masks", "shapes", "good"))
+    pixels, masks, at = [], [], 0
+    for height, width in shapes:
+        n = int(height) * int(width)
+        pixels.append(flat[3 * at : 3 * (at + n)].reshape(height, width, 3))
+        masks.append(flat_masks[at : at + n].reshape(height, width))
+        at += n
+    loaded = PhotoSet(photos, pixels, masks, good)
+    for i, j in dissimilar:
+        loaded.dissimilar.setdefault(i, []).append(j)
+        loaded.dissimilar.setdefault(j, []).append(i)
+    return _join_near_identical(loaded)
+
+
+def _write_cache(photos: list[Photo], path: Path) -> None:
+    with get_context("spawn").Pool(2) as pool:
+        rows = list(pool.imap(_decode_one, [photo.path for photo in photos], chunksize=32))
+    for photo, row in zip(photos, rows, strict=True):
+        if isinstance(row, str):
+            raise ConfigError(f"training photo {photo.path}: {row}")
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(
+        temporary,
+        pixels=np.concatenate([row[0].ravel() for row in rows]),
+        masks=np.concatenate([row[1].ravel() for row in rows]),
+        shapes=np.array([row[1].shape for row in rows]),
+        good=np.array([row[2] for row in rows]),
+    )
+    temporary.rename(path)
+
+
+def _decode_one(path: Path) -> tuple[Pixels, Pixels, bool] | str:
+    cv2.setNumThreads(1)
+    try:
+        rgb = decode(path.read_bytes())
+    except (ImageRejected, OSError) as error:
+        return str(error)
+    scale = CACHE_SIDE_PX / max(rgb.shape[:2])
+    if scale < 1:
+        size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
+        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    mask, good = find_garment(rgb)
+    return rgb, mask, good
+
+
+def _join_near_identical(loaded: PhotoSet) -> PhotoSet:
+    """Give photos that are all but the same picture one product, so that they never repel.
+
+    Correlation of 16x16 grey thumbnails above .995; catches repeated uploads, not look-alikes.
+    """
+    if len(loaded) < 2:
+        return loaded
+    thumbs = np.stack([_thumbnail(p) for p in loaded.pixels])
+    pairs = np.argwhere(np.triu(thumbs @ thumbs.T > 0.995, 1))
+    component = _components(len(loaded), ((int(i), int(j)) for i, j in pairs))
+    for i, photo in enumerate(loaded.photos):
+        first = loaded.photos[component[i]]
+        if component[i] != i and photo.source == "folder" and first.source == "folder":
+            loaded.photos[i] = Photo(
+                photo.path, photo.source, photo.identity, first.product, photo.family, first.held_out
+            )
+    return loaded
+
+
+def _thumbnail(rgb: Pixels) -> np.ndarray:
+    grey = cv2.cvtColor(cv2.resize(rgb, (16, 16), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    flat = grey.astype(np.float32).ravel()
+    flat -= flat.mean()
+    return flat / max(float(np.linalg.norm(flat)), 1e-6)
+
+
+def _components(n: int, edges: Iterable[tuple[int, int]]) -> list[int]:
+    """The smallest row of each row's connected component."""
+    parent = list(range(n))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for i, j in edges:
+        a, b = root(i), root(j)
+        parent[max(a, b)] = min(a, b)
+    return [root(i) for i in range(n)]
+
+
+def _read_table(table: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    try:
+        if table.suffix == ".parquet":
+            frame = pd.read_parquet(table)
+        else:
+            frame = pd.read_csv(table, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"table {table} cannot be read: {' '.join(str(error).split())}") from None
+    missing = [c for c in columns if c not in frame.columns]
+    if missing:
+        raise ConfigError(
+            f"table {table} has no column {', '.join(missing)}; it has: {', '.join(map(str, frame.columns))}"
+        )
+    if frame.empty:
+        raise ConfigError(f"table {table} has no rows")
+    return frame.astype({c: str for c in columns})
+
+
+def _parse_labels(labels: pd.Series, table: Path) -> np.ndarray:
+    known = {"1": True, "similar": True, "true": True, "0": False, "dissimilar": False, "false": False,
+             "1.0": True, "0.0": False}  # fmt: skip
+    values = labels.str.strip().str.lower()
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(f"table {table}: label {unknown[0]!r}; use 1/similar or 0/dissimilar")
+    return np.array([known[v] for v in values])
+
+
+def _require(path: Path, table: Path) -> None:
+    if not path.is_file():
+        raise ConfigError(f"photo {path} named in {table} does not exist; is --image-root right?")

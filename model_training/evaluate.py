@@ -1,0 +1,135 @@
+"""Figures on held-out products: catalog edits must match, other products must not."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from dedup_job.kernels.images import Pixels, decode, prepare
+from model_training import augment, look_alikes
+from model_training.config import NetworkConfig
+from model_training.data import Photo
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Prepared views of held-out products.
+
+    Attributes:
+        views: uint8 (n, size, size, 3).
+        identity: (n,) str; equal = duplicates.
+        product: (n,) str; equal with another identity = the pair is not scored.
+        family: (n,) str; equal with another product = hard negative.
+        kind: (n,) str; the edits, or `NEG:generator` for a look-alike, plus its edits.
+        source: (n,) str; the photo's source.
+    """
+
+    views: Pixels
+    identity: np.ndarray
+    product: np.ndarray
+    family: np.ndarray
+    kind: np.ndarray
+    source: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "ValidationSet":
+        """Some rows of the set."""
+        return ValidationSet(*(getattr(self, f)[rows] for f in self.__dataclass_fields__))
+
+
+def build_validation(
+    photos: list[Photo], network: NetworkConfig, seed: int = 1, *, held_out_kinds: bool = False
+) -> ValidationSet:
+    """Make views of held-out photos: the photo, two edits, a look-alike, an edit of the look-alike.
+
+    Every edited view is written to JPEG and read by `prepare`, as the job reads it.
+
+    Args:
+        photos: held-out photos only.
+        network: input size and blur.
+        seed: fixes every draw.
+        held_out_kinds: use the edits and the generator that training never sees.
+    """
+    rng = np.random.default_rng(seed)
+    rows: list[tuple[Pixels, str, str, str, str, str]] = []
+    decoded = [decode(photo.path.read_bytes()) for photo in photos]
+    names = tuple(sorted(augment.HELD_OUT)) if held_out_kinds else augment.TRAINED
+    for photo, rgb in zip(photos, decoded, strict=True):
+        mask, _ = look_alikes.find_garment(rgb)
+        generator = sorted(look_alikes.HELD_OUT)[0] if held_out_kinds else None
+        crop = _middle(decoded[int(rng.integers(len(decoded)))])
+        other, made_by = look_alikes.make_look_alike(rgb, mask, rng, crop, generator)
+        n_edits = [0, *(int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15])) for _ in range(3))]
+        bases = [(rgb, ""), (rgb, ""), (rgb, ""), (other, f"NEG:{made_by}"), (other, f"NEG:{made_by}")]
+        for (base, label), n in zip(bases, [*n_edits[:3], 0, n_edits[3]], strict=True):
+            edited, kinds = augment.compose(base, rng, n, names)
+            kind = "+".join([*([label] if label else []), *kinds]) or "original"
+            suffix = "#other" if label else ""
+            rows.append((
+                _as_the_job_reads(edited, network), photo.identity + suffix, photo.product + suffix,
+                photo.family, kind, photo.source,
+            ))  # fmt: skip
+    columns = list(zip(*rows, strict=True))
+    return ValidationSet(np.stack(columns[0]), *(np.array(c) for c in columns[1:]))
+
+
+def pair_labels(validation: ValidationSet) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All scored pairs: rows a < b, whether duplicates, and whether a hard negative."""
+    a, b = np.triu_indices(len(validation.identity), 1)
+    same = _equal(validation.identity, a, b)
+    same_product = _equal(validation.product, a, b)
+    keep = same | ~same_product
+    a, b, same = a[keep], b[keep], same[keep]
+    return a, b, same, ~same & _equal(validation.family, a, b)
+
+
+def score_validation(vectors: np.ndarray, validation: ValidationSet) -> dict[str, float]:
+    """uAP, recall at 95 and 99 % precision, and hard AUC over all scored pairs.
+
+    Args:
+        vectors: float32 (n, d), unit rows.
+        validation: the views they belong to.
+    """
+    a, b, same, hard = pair_labels(validation)
+    return rank_pairs((vectors @ vectors.T)[a, b], same, hard)
+
+
+def rank_pairs(score: np.ndarray, same: np.ndarray, hard: np.ndarray) -> dict[str, float]:
+    """The figures of one ranking; ties share one point of the curve."""
+    order = np.argsort(-score, kind="stable")
+    ranked, hit = score[order], same[order]
+    last = np.append(ranked[1:] != ranked[:-1], True)
+    hits = np.cumsum(hit)
+    precision = (hits / np.arange(1, len(hit) + 1))[last]
+    recall = (hits / max(int(same.sum()), 1))[last]
+    return {
+        "uap": float(np.sum(np.diff(np.append(0, recall)) * precision)),
+        "recall_at_p95": float(recall[precision >= 0.95].max(initial=0)),
+        "recall_at_p99": float(recall[precision >= 0.99].max(initial=0)),
+        "hard_auc": _auc(score[same], score[hard]),
+    }
+
+
+def _auc(high: np.ndarray, low: np.ndarray) -> float:
+    if len(high) == 0 or len(low) == 0:
+        return float("nan")
+    ordered = np.sort(low)
+    below = np.searchsorted(ordered, high, "left") + np.searchsorted(ordered, high, "right")
+    return float(below.mean() / 2 / len(low))
+
+
+def _equal(values: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    codes = np.unique(values, return_inverse=True)[1]
+    equal: np.ndarray = codes[a] == codes[b]
+    return equal
+
+
+def _as_the_job_reads(rgb: Pixels, network: NetworkConfig) -> Pixels:
+    _, data = cv2.imencode(".jpg", rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    return prepare(data.tobytes(), network.input_px, network.blur_sigma_px).pixels
+
+
+def _middle(rgb: Pixels) -> Pixels:
+    height, width = rgb.shape[:2]
+    side = max(8, min(height, width) // 2)
+    y, x = (height - side) // 2, (width - side) // 2
+    return rgb[y : y + side, x : x + side]

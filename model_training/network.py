@@ -1,0 +1,133 @@
+"""The embedding network: ResNet50 v1 at any width, CBAM, erasure, average+max pooling, a head.
+
+Input: raw RGB 0..255, float or uint8 cast to float; the scaling is the first layer. Without the
+training-only erasure the model holds stock Keras layers only.
+"""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from dedup_job.errors import ConfigError
+from model_training.attention import add_channel_attention, add_spatial_attention
+from model_training.config import NetworkConfig
+from model_training.erasure import AttentionErasure
+
+# (channels of the 3x3, blocks, stride) of ResNet50's four stages, He et al. 2015 table 1.
+_STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
+_BN = {"momentum": 0.95, "epsilon": 1.001e-5}
+RAW_EMBEDDING = "embedding"
+
+
+def build_network(config: NetworkConfig, *, training: bool) -> Any:
+    """Build the model; layer names do not depend on `training`, so weights carry over by name.
+
+    Args:
+        config: the network's settings.
+        training: include attention erasure.
+
+    Returns:
+        keras.Model from (n, input_px, input_px, 3) to float (n, dim) of unit L2 norm. The layer
+        `RAW_EMBEDDING` gives the same vectors before normalisation.
+    """
+    photo = keras.Input((config.input_px, config.input_px, 3), name="photo")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(photo)
+    x = _add_stem(x, _channels(64, config))
+    for number, (channels, blocks, stride) in enumerate(_STAGES, start=1):
+        for block in range(1, blocks + 1):
+            name = f"conv{number + 1}_block{block}"
+            x = _add_bottleneck(x, _channels(channels, config), stride if block == 1 else 1, name)
+        if number in config.attention_stages:
+            x = _add_attention(x, config, f"stage{number}")
+            if config.erasure and training and number >= 3:
+                x = AttentionErasure(
+                    config.erasure_probability, config.erasure_fraction, name=f"stage{number}_erasure"
+                )(x)
+    model = keras.Model(photo, _add_head(x, config), name="embedder")
+    _freeze(model, config.freeze_until)
+    return model
+
+
+def raw_model(model: Any) -> Any:
+    """The same network, ending before L2 normalisation (for the int8 export)."""
+    return keras.Model(model.input, model.get_layer(RAW_EMBEDDING).output, name="raw_embedder")
+
+
+def copy_weights(source: Any, target: Any) -> None:
+    """Copy the weights of equally named layers.
+
+    Raises:
+        ConfigError: `target` has a layer with weights that `source` lacks.
+    """
+    names = {layer.name for layer in source.layers}
+    for layer in target.layers:
+        if layer.weights and layer.name not in names:
+            raise ConfigError(f"the trained network has no layer {layer.name}; same config?")
+        if layer.weights:
+            layer.set_weights(source.get_layer(layer.name).get_weights())
+
+
+def _channels(channels: int, config: NetworkConfig) -> int:
+    return max(8, round(channels * config.width / 8) * 8)
+
+
+def _add_stem(x: Any, channels: int) -> Any:
+    x = layers.Conv2D(channels, 7, 2, padding="same", use_bias=False, name="conv1_conv")(x)
+    x = layers.BatchNormalization(name="conv1_bn", **_BN)(x)
+    x = layers.ReLU(name="conv1_relu")(x)
+    return layers.MaxPooling2D(3, 2, padding="same", name="pool1_pool")(x)
+
+
+def _add_bottleneck(x: Any, channels: int, stride: int, name: str) -> Any:
+    shortcut = x
+    if stride != 1 or x.shape[-1] != 4 * channels:
+        shortcut = _conv_bn(x, 4 * channels, 1, stride, f"{name}_0")
+    y = layers.ReLU(name=f"{name}_1_relu")(_conv_bn(x, channels, 1, stride, f"{name}_1"))
+    y = layers.ReLU(name=f"{name}_2_relu")(_conv_bn(y, channels, 3, 1, f"{name}_2"))
+    y = _conv_bn(y, 4 * channels, 1, 1, f"{name}_3")
+    return layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([shortcut, y]))
+
+
+def _conv_bn(x: Any, channels: int, kernel: int, stride: int, name: str) -> Any:
+    x = layers.Conv2D(
+        channels,
+        kernel,
+        stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=f"{name}_conv",
+    )(x)
+    # Residual branches start at zero (Goyal et al. 2017): steadier from scratch at a high rate.
+    gamma = "zeros" if name.endswith("_3") else "ones"
+    return layers.BatchNormalization(gamma_initializer=gamma, name=f"{name}_bn", **_BN)(x)
+
+
+def _add_attention(x: Any, config: NetworkConfig, name: str) -> Any:
+    if config.channel_attention:
+        x = add_channel_attention(x, config.attention_reduction, f"{name}_channel")
+    if config.spatial_attention:
+        x = add_spatial_attention(x, f"{name}_spatial")
+    return x
+
+
+def _add_head(x: Any, config: NetworkConfig) -> Any:
+    average = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    largest = layers.GlobalMaxPooling2D(name="max_pool")(x)
+    both = layers.Concatenate(name="pool")([average, largest])
+    if config.dropout:
+        both = layers.Dropout(config.dropout, name="head_dropout")(both)
+    y = layers.Dense(config.dim, use_bias=False, name="head_dense")(both)
+    y = layers.BatchNormalization(name=RAW_EMBEDDING, **_BN)(y)
+    return layers.UnitNormalization(name="unit")(y)
+
+
+def _freeze(model: Any, until: str) -> None:
+    if not until:
+        return
+    names = [layer.name for layer in model.layers]
+    if until not in names:
+        raise ConfigError(f"network.freeze_until: no layer {until!r}; e.g. conv3_block4_out")
+    for layer in model.layers[: names.index(until) + 1]:
+        layer.trainable = False
