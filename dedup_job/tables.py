@@ -258,6 +258,27 @@ PHOTOS = _table(
     Column("detail", "string", "null when usable", nullable=True),
 )
 
+USABLE_ROWS = _table(
+    "usable_rows",
+    "a catalog row whose photo is usable, placeholders included",
+    Column("catalog_row", "string", "as in rejected_images"),
+    Column("position", "bigint", "as in catalog_rows"),
+    Column("sku_id", "string", "as in the catalog"),
+    Column("image_uri", "string", "without credentials or query"),
+    Column("uri_key", "string", "as in catalog_rows"),
+    Column("image_version", "string", "as in the catalog", nullable=True),
+    Column("variant_group", "string", "as in the catalog", nullable=True),
+    Column("product", "string", "as in catalog_rows"),
+    Column("block", "string", "as in catalog_rows"),
+    Column("conflict", "string", "as in catalog_rows"),
+    Column("order_values", "array<string>", "as in catalog_rows"),
+    _SHA,
+    Column("width", "int", "pixels, as displayed"),
+    Column("height", "int", "pixels, as displayed"),
+    Column("n_bytes", "bigint", "file size"),
+    Column("n_pixels", "bigint", "width times height: the resolution that ranks survivors"),
+)
+
 PHOTO_ROWS = _table(
     "photo_rows",
     "a catalog row whose photo is usable and no placeholder",

@@ -47,10 +47,15 @@ def publish_table(staged: StoredTable, target: Folder, run_id: str) -> Published
 
 
 def append_table(staged: StoredTable, target: Folder, run_id: str) -> Published:
-    """Add a staged table's files to a folder; their names carry the run id."""
+    """Add a staged table's files to a folder, each in one step; their names carry the run id."""
     target.create()
     names = [f"{run_id}-{i:05d}.parquet" for i in range(len(staged.files))]
-    files = _copy_files(staged, target, names)
+    if target.is_local:
+        files = tuple(replace(f, name=n) for f, n in zip(staged.files, names, strict=True))
+        for file, name in zip(staged.files, names, strict=True):
+            Path(staged.folder.path(file.name)).rename(target.path(name))
+    else:
+        files = _copy_files(staged, target, names)
     return Published(replace(staged, folder=target, files=files))
 
 

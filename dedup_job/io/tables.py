@@ -85,6 +85,15 @@ def write_rows(rows: Sequence[dict[str, object]], table: Table, folder: Folder) 
     return StoredTable(table, folder, (_write_file(batch.to_batches(), table, folder),))
 
 
+def list_table(table: Table, folder: Folder) -> StoredTable:
+    """The table that is all Parquet files of a folder; only for folders that are appended to.
+
+    Rows, bytes and hash of its files are not known (-1, empty).
+    """
+    names = [name for name in folder.file_names() if name.endswith(".parquet")]
+    return StoredTable(table, folder, tuple(TableFile(name, -1, -1, "") for name in names))
+
+
 def read_table(
     spark: SparkSession, stored: StoredTable, columns: Sequence[str] | None = None
 ) -> DataFrame:

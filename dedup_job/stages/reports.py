@@ -1,0 +1,101 @@
+"""Report tables from what the stages found: names, ids and probabilities are added here."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from dedup_job.kernels.calibration import Calibration
+from dedup_job.tables import (
+    CATALOG_IMAGES,
+    DUPLICATE_GROUPS,
+    DUPLICATE_PAIRS,
+    PLACEHOLDER_IMAGES,
+    REJECTED_IMAGES,
+    Table,
+)
+
+# Reports are read by people and small queries: few files, sorted, until they are truly large.
+ROWS_PER_FILE = 5_000_000
+_SORT_KEYS = {
+    DUPLICATE_GROUPS.name: ["group_id", "sku_id"],
+    DUPLICATE_PAIRS.name: ["sku_id_a", "sku_id_b"],
+    REJECTED_IMAGES.name: ["position"],
+    PLACEHOLDER_IMAGES.name: ["content_sha256"],
+}
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What every report row says about its run."""
+
+    run_id: str
+    model_id: str
+
+
+def report_groups(group_rows: DataFrame, identity: RunIdentity) -> DataFrame:
+    """`DUPLICATE_GROUPS` from GROUP_ROWS."""
+    return group_rows.withColumn("run_id", F.lit(identity.run_id)).select(
+        *DUPLICATE_GROUPS.column_names
+    )
+
+
+def report_pairs(
+    grouped_pairs: DataFrame, calibration: Calibration, identity: RunIdentity
+) -> DataFrame:
+    """`DUPLICATE_PAIRS` from GROUPED_PAIRS. Without earlier runs, every pair is new."""
+    named = (
+        grouped_pairs.withColumn("run_id", F.lit(identity.run_id))
+        .withColumn("model_id", F.lit(identity.model_id))
+        .withColumn("is_new", F.lit(True))
+        .withColumn("match_probability", F.lit(0.0).cast("float"))
+    )
+    task = partial(_fill_probability, calibration=calibration)
+    return named.select(*DUPLICATE_PAIRS.column_names).mapInArrow(task, DUPLICATE_PAIRS.ddl)
+
+
+def report_rejects(
+    catalog_rejects: DataFrame, photo_rejects: DataFrame, identity: RunIdentity
+) -> DataFrame:
+    """`REJECTED_IMAGES` plus `position`, which orders the file and is not written."""
+    return catalog_rejects.unionByName(photo_rejects).withColumn("run_id", F.lit(identity.run_id))
+
+
+def report_placeholders(placeholders: DataFrame, identity: RunIdentity) -> DataFrame:
+    """`PLACEHOLDER_IMAGES`."""
+    return placeholders.withColumn("run_id", F.lit(identity.run_id)).select(
+        *PLACEHOLDER_IMAGES.column_names
+    )
+
+
+def remember_images(usable: DataFrame, run_date: str) -> DataFrame:
+    """`CATALOG_IMAGES`: the state a later night compares with."""
+    return (
+        usable.withColumn("etag", F.lit(None).cast("string"))
+        .withColumn("modified_at", F.lit(None).cast("timestamp"))
+        .withColumn("last_seen", F.lit(run_date).cast("date"))
+        .select(*CATALOG_IMAGES.column_names)
+    )
+
+
+def arrange(frame: DataFrame, table: Table, n_rows: int) -> DataFrame:
+    """Sort a report into as few files as its size allows."""
+    keys = _SORT_KEYS[table.name]
+    n_files = max(1, -(-n_rows // ROWS_PER_FILE))
+    spread = frame.repartition(1) if n_files == 1 else frame.repartitionByRange(n_files, *keys)
+    return spread.sortWithinPartitions(*keys)
+
+
+def _fill_probability(
+    batches: Iterator[pa.RecordBatch], calibration: Calibration
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        probability = calibration.match_probability(batch.column("cosine").to_numpy())
+        exact = batch.column("match_type").to_numpy(zero_copy_only=False) == "exact"
+        probability[exact] = 1.0
+        columns = {name: batch.column(name) for name in DUPLICATE_PAIRS.column_names}
+        columns["match_probability"] = pa.array(probability, pa.float32())
+        yield pa.RecordBatch.from_arrays(list(columns.values()), schema=DUPLICATE_PAIRS.arrow)
