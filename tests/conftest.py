@@ -5,11 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.servers import S3Server, photo_server, s3_server  # noqa: F401  (fixtures)
+
 os.environ.setdefault("DEDUP_LOCAL_CORES", "2")
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator[object]:
+def spark(s3_server: S3Server) -> Iterator[object]:  # noqa: F811
+    # Workers inherit the environment of the JVM: the S3 API must be known before it starts.
     from dedup_job.io.session import open_session
 
     session = open_session("tests")

@@ -1,0 +1,95 @@
+"""Photo bytes from wherever a catalog says they are, within the rules of a `FetchPolicy`."""
+
+import errno
+import os
+import stat
+import threading
+from typing import Any
+
+from dedup_job.errors import ImageRejected, RejectReason
+from dedup_job.io.fetch_policy import FetchPolicy
+from dedup_job.io.http_client import fetch_http
+from dedup_job.io.object_store import fetch_object, open_object_store
+from dedup_job.io.uris import local_path, refused, resolve, split_scheme
+
+__all__ = ["FetchPolicy", "Fetcher"]
+
+_FILE_REASONS = {
+    errno.ENOENT: RejectReason.NOT_FOUND,
+    errno.ENOTDIR: RejectReason.NOT_FOUND,
+    errno.ENAMETOOLONG: RejectReason.NOT_FOUND,
+    errno.ELOOP: RejectReason.NOT_FOUND,
+    errno.EACCES: RejectReason.ACCESS_DENIED,
+    errno.EPERM: RejectReason.ACCESS_DENIED,
+}
+
+
+class Fetcher:
+    """Fetches photos. One per task; its threads share it.
+
+    Args:
+        policy: what may be fetched, and how patiently.
+    """
+
+    def __init__(self, policy: FetchPolicy) -> None:
+        self._policy = policy
+        self._roots = [os.path.realpath(root) for root in policy.roots]
+        self._stores: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def fetch(self, uri: str) -> bytes:
+        """Return the bytes of one photo; an empty file is `b""`, for the decoder to reject.
+
+        Args:
+            uri: absolute, as `uris.resolve` returns it (it is checked again).
+
+        Raises:
+            ImageRejected: with one of the reasons URI_REFUSED to TOO_MANY_BYTES, or TRUNCATED.
+            ConfigError: an object store's package is not installed.
+        """
+        uri = resolve(uri, "/")
+        scheme, _ = split_scheme(uri)
+        if scheme not in self._policy.schemes:
+            raise refused(f"scheme {scheme!r} is not in fetch.allow_schemes")
+        if scheme == "file":
+            return self._fetch_file(local_path(uri))
+        if scheme in ("http", "https"):
+            return fetch_http(uri, self._policy)
+        return fetch_object(self._store(scheme), uri, self._policy)
+
+    def _store(self, scheme: str) -> Any:
+        with self._lock:
+            if scheme not in self._stores:
+                self._stores[scheme] = open_object_store(scheme, self._policy)
+            return self._stores[scheme]
+
+    def _fetch_file(self, path: str) -> bytes:
+        real = os.path.realpath(path)
+        if not any(os.path.commonpath([real, root]) == root for root in self._roots):
+            raise refused("file outside the image root; fetch.allow_roots can add its folder")
+        try:
+            return self._read_regular(real)
+        except OSError as error:
+            reason = _FILE_REASONS.get(error.errno or 0, RejectReason.UNREACHABLE)
+            raise ImageRejected(reason, error.strerror or type(error).__name__) from None
+
+    def _read_regular(self, path: str) -> bytes:
+        """Read a regular file; anything else is refused before it is opened, for it may hang."""
+        _check_regular(os.stat(path).st_mode)
+        # Between check and open the path may be swapped: no link is followed, no FIFO waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as stream:
+            status = os.fstat(descriptor)
+            _check_regular(status.st_mode)
+            limit = self._policy.max_bytes
+            if status.st_size > limit:
+                raise ImageRejected(
+                    RejectReason.TOO_MANY_BYTES,
+                    f"{status.st_size} bytes, limit {limit} (fetch.max_bytes)",
+                )
+            return stream.read(limit)
+
+
+def _check_regular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise refused("not a regular file; only those inside fetch.allow_roots are read")

@@ -1,0 +1,109 @@
+"""Objects in s3 and gs buckets, through fsspec's s3fs and gcsfs.
+
+Endpoint and credentials come from the environment of the process, as those libraries document
+(`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `GOOGLE_APPLICATION_CREDENTIALS`, instance roles, ...).
+"""
+
+from typing import Any
+
+from dedup_job.errors import ConfigError, ImageRejected, RejectReason
+from dedup_job.io.fetch_policy import FetchPolicy
+from dedup_job.io.uris import refused, split_object, split_scheme
+
+_EXTRAS = {"s3": "s3", "gs": "gcs"}
+_UNREACHABLE = {
+    "ConnectionError",
+    "HTTPClientError",
+    "ClientConnectionError",
+    "ConnectTimeoutError",
+}
+_TIMED_OUT = {"TimeoutError", "FSTimeoutError", "ReadTimeoutError"}
+_EMPTY_OBJECT_CODES = {"InvalidRange", "416"}  # S3 has no byte range to give of an empty object
+
+
+def open_object_store(scheme: str, policy: FetchPolicy | None = None) -> Any:
+    """Return an fsspec filesystem for `s3` or `gs`; one that is safe to share among threads.
+
+    Raises:
+        ConfigError: the package that speaks to this store is not installed.
+    """
+    import fsspec
+
+    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+    if policy is not None and scheme == "s3":
+        options["config_kwargs"] = {
+            "connect_timeout": policy.connect_timeout_s,
+            "read_timeout": policy.read_timeout_s,
+            "retries": {"mode": "standard", "total_max_attempts": policy.max_attempts},
+        }
+    try:
+        store = fsspec.filesystem(scheme, **options)
+    except (ImportError, ValueError):
+        raise ConfigError(
+            f"{scheme}:// needs another package: pip install 'catalog-dedup[{_EXTRAS[scheme]}]'"
+        ) from None
+    if policy is not None:
+        store.retries = 1  # s3fs would repeat all of botocore's attempts five times
+    return store
+
+
+def fetch_object(store: Any, uri: str, policy: FetchPolicy) -> bytes:
+    """Fetch one object with one ranged request of at most `policy.max_bytes` + 1 bytes.
+
+    Raises:
+        ImageRejected: URI_REFUSED, NOT_FOUND, ACCESS_DENIED, HTTP_ERROR, UNREACHABLE, TIMEOUT or
+            TOO_MANY_BYTES.
+    """
+    from fsspec.asyn import sync
+
+    bucket, key = split_object(uri)
+    if bucket not in policy.buckets and "*" not in policy.buckets:
+        raise refused(f"bucket {bucket} is not in fetch.allow_buckets")
+    limit = policy.max_bytes
+    try:
+        data: bytes = sync(
+            store.loop,
+            store._cat_file,
+            f"{bucket}/{key}",
+            start=0,
+            end=limit + 1,
+            timeout=policy.total_timeout_s,
+        )
+    except Exception as error:  # botocore, aiohttp and gcsfs raise dozens of types
+        if _code(error) in _EMPTY_OBJECT_CODES:
+            return b""
+        raise rejection(error, split_scheme(uri)[0]) from None
+    if len(data) > limit:
+        raise ImageRejected(
+            RejectReason.TOO_MANY_BYTES, f"over the limit {limit} (fetch.max_bytes)"
+        )
+    return data
+
+
+def rejection(error: BaseException, scheme: str) -> ImageRejected:
+    """Translate what an object store library raised; its message, which may quote keys, is left."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, FileNotFoundError):
+        return ImageRejected(RejectReason.NOT_FOUND, f"no such {scheme} object or bucket")
+    if isinstance(error, PermissionError):
+        return ImageRejected(RejectReason.ACCESS_DENIED, f"{scheme} denies access")
+    if any("Credential" in name for name in names):
+        return ImageRejected(RejectReason.ACCESS_DENIED, f"no {scheme} credentials found")
+    if names & _UNREACHABLE and not names & {"ReadTimeoutError"}:
+        return ImageRejected(
+            RejectReason.UNREACHABLE, f"no connection to {scheme}: {type(error).__name__}"
+        )
+    if names & _TIMED_OUT:
+        return ImageRejected(RejectReason.TIMEOUT, f"{scheme} answers too slowly (fetch timeouts)")
+    what = _code(error) or type(error).__name__
+    return ImageRejected(RejectReason.HTTP_ERROR, f"{scheme} error {what[:60]}")
+
+
+def _code(error: BaseException | None) -> str:
+    """The store's own error code, which s3fs keeps in the cause of the error it raises."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        error = error.__cause__
+    return ""
