@@ -1,0 +1,176 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from dedup_job.kernels.calibration import parse_calibration
+from dedup_job.kernels.threshold import (
+    FLOOR_MARGIN,
+    CatalogSize,
+    cosine_histogram,
+    expected_false_pairs,
+    judge_threshold,
+    search_floor,
+    solve_threshold,
+)
+from tests.unit.synthetic_calibration import HARD, SCALE, SHAPE, TRUE, U, raw_calibration
+
+CALIBRATION = parse_calibration(raw_calibration())
+NO_PAIRS = cosine_histogram([])
+
+
+def catalog(n: int, look_alikes: float = 0.05) -> CatalogSize:
+    return CatalogSize(n, n * (n - 1) // 2, look_alikes)
+
+
+def simulate(size: CatalogSize, true_per_content: float, floor: float, rng) -> tuple:
+    """Cosines at or above the floor of the true and of the false pairs of one catalog.
+
+    Unrelated pairs below U are left out: every threshold here is solved above it.
+    """
+    true = TRUE.rvs(rng.poisson(size.n_contents * true_per_content), random_state=rng)
+    hard = HARD.rvs(rng.poisson(size.n_contents * size.look_alikes_per_sku), random_state=rng)
+    low = max(floor, U)
+    n_unrelated = rng.poisson(size.n_comparisons * float(CALIBRATION.unrelated_survival(low)))
+    beyond = stats.genpareto.sf(low - U, SHAPE, scale=SCALE)
+    quantiles = beyond * rng.uniform(size=n_unrelated)
+    unrelated = U + stats.genpareto.isf(quantiles, SHAPE, scale=SCALE)
+    false = np.concatenate([hard, unrelated])
+    return true[true >= floor], false[false >= floor]
+
+
+@pytest.mark.parametrize("target", [0.8, 0.97])
+@pytest.mark.parametrize("n", [1_000, 30_000, 1_000_000])
+def test_the_promised_precision_holds_in_simulated_catalogs(n, target):
+    size = catalog(n, look_alikes=0.02)
+    floor = search_floor(CALIBRATION, size)
+    n_false = n_reported = 0
+    for seed in range(20 if n < 1_000_000 else 3):
+        true, false = simulate(size, 0.3, floor, np.random.default_rng(seed))
+        observed = cosine_histogram(np.concatenate([true, false]))
+        choice = solve_threshold(CALIBRATION, size, observed, target, floor)
+        n_false += (false >= choice.min_cosine).sum()
+        n_reported += (false >= choice.min_cosine).sum() + (true >= choice.min_cosine).sum()
+        assert choice.target_met
+        assert choice.min_cosine > U
+        assert choice.expected_precision >= target
+    assert n_reported > 100
+    # Three standard deviations of the count are allowed; the target must not be met by far either.
+    precision = 1 - n_false / n_reported
+    assert precision >= target - 3 * np.sqrt(target * (1 - target) / n_reported)
+    assert precision <= target + 0.75 * (1 - target)
+
+
+def test_a_catalog_without_duplicates_rarely_reports_any():
+    size = catalog(30_000, look_alikes=0.0)
+    floor = search_floor(CALIBRATION, size)
+    n_catalogs_with_pairs = 0
+    for seed in range(100):
+        _, false = simulate(size, 0.0, floor, np.random.default_rng(seed))
+        choice = solve_threshold(CALIBRATION, size, cosine_histogram(false), 0.97, floor)
+        n_catalogs_with_pairs += (false >= choice.min_cosine).any()
+    assert n_catalogs_with_pairs <= 10  # 3 expected
+
+
+@given(n=st.integers(100, 10**6), share=st.floats(0.01, 2.0))
+def test_threshold_and_floor_rise_with_the_catalog(n, share):
+    steps = np.arange(1001) / 1000
+    thresholds, floors = [], []
+    for n_contents in (n, 10 * n):
+        size = catalog(n_contents, look_alikes=0.0)
+        floors.append(search_floor(CALIBRATION, size))
+        expected = share * n_contents * TRUE.sf(steps) + expected_false_pairs(
+            CALIBRATION, size, steps
+        )
+        observed = -np.diff(np.round(expected).astype(np.int64), append=0)
+        choice = solve_threshold(CALIBRATION, size, observed, 0.97, floors[-1])
+        thresholds.append(choice.min_cosine)
+    assert floors[0] <= floors[1]
+    assert thresholds[0] <= thresholds[1]
+
+
+def test_a_higher_target_gives_a_higher_threshold():
+    size = catalog(10_000)
+    true, false = simulate(size, 0.3, 0.5, np.random.default_rng(0))
+    observed = cosine_histogram(np.concatenate([true, false]))
+    chosen = [
+        solve_threshold(CALIBRATION, size, observed, p, 0.5).min_cosine for p in (0.8, 0.9, 0.97)
+    ]
+    assert chosen == sorted(set(chosen))
+
+
+def test_without_any_pair_the_prior_alone_decides():
+    size = catalog(5_000, look_alikes=0.0)
+    choice = solve_threshold(CALIBRATION, size, NO_PAIRS, 0.97, 0.5)
+    one_step_lower = choice.min_cosine - 0.001
+    assert choice.expected_false_pairs <= 0.03
+    assert float(expected_false_pairs(CALIBRATION, size, one_step_lower)) > 0.03
+
+
+def test_when_no_threshold_can_keep_the_promise_it_is_the_highest_and_says_why():
+    # Look-alikes that score 1.0 half of the time: nothing parts them from true pairs.
+    raw = raw_calibration(
+        hard_negatives={"scores": [0.0, 1.0], "survival": [1.0, 0.5], "n_pairs": 100}
+    )
+    observed = cosine_histogram([0.9] * 50)
+    choice = solve_threshold(parse_calibration(raw), catalog(1_000, 1.0), observed, 0.97, 0.5)
+    assert choice.min_cosine == 0.999
+    assert not choice.target_met
+    assert "mostly look-alikes" in choice.note
+
+
+def test_a_thin_tail_is_said_with_figures():
+    size = catalog(1_000_000, look_alikes=0.0)
+    true, false = simulate(size, 0.3, 0.8, np.random.default_rng(0))
+    observed = cosine_histogram(np.concatenate([true, false]))
+    choice = solve_threshold(CALIBRATION, size, observed, 0.97, 0.8)
+    assert choice.thin_tail
+    assert "5e+11 comparisons rest on 2e+06 calibration pairs" in choice.note
+    assert choice.expected_false_low < choice.expected_false_pairs < choice.expected_false_high
+
+
+def test_a_small_catalog_does_not_rest_on_the_tail():
+    size = catalog(1_000, look_alikes=0.0)
+    choice = judge_threshold(CALIBRATION, size, cosine_histogram([0.9] * 300), 0.85, 0.97)
+    assert not choice.thin_tail
+    assert choice.note == ""
+
+
+def test_more_pairs_than_the_calibration_explains_are_pointed_out():
+    size = catalog(1_000, look_alikes=0.0)
+    choice = judge_threshold(CALIBRATION, size, cosine_histogram([0.9] * 50_000), 0.85, 0.97)
+    assert "50000 pairs reach cosine 0.85" in choice.note
+
+
+def test_the_floor_bounds_the_candidates_of_a_million_photos():
+    size = catalog(1_000_000, look_alikes=1.0)
+    floor = search_floor(CALIBRATION, size)
+    assert float(expected_false_pairs(CALIBRATION, size, floor)) <= 10 * size.n_contents
+
+
+def test_the_floor_lies_below_every_threshold_worth_solving():
+    for n in (1_000, 100_000):
+        size = catalog(n)
+        floor = search_floor(CALIBRATION, size)
+        true, false = simulate(size, 3.0, max(floor, U), np.random.default_rng(1))
+        observed = cosine_histogram(np.concatenate([true, false]))
+        choice = solve_threshold(CALIBRATION, size, observed, 0.8, floor)
+        assert floor + FLOOR_MARGIN / 2 < choice.min_cosine
+
+
+def test_the_floor_follows_an_explicit_threshold_and_keeps_its_bounds():
+    assert search_floor(CALIBRATION, catalog(10), min_cosine=0.9) == 0.88
+    assert search_floor(CALIBRATION, CatalogSize(0, 0)) == 0.95
+    assert search_floor(CALIBRATION, replace(catalog(10), n_comparisons=10**18)) <= 0.97
+    assert search_floor(CALIBRATION, catalog(2, 0.0)) >= 0.3
+
+
+@given(st.lists(st.floats(-1, 1, width=32), max_size=50))
+def test_the_histogram_counts_what_lies_at_or_above_each_thousandth(cosines):
+    values = np.asarray(cosines, dtype=np.float32).astype(np.float64)
+    histogram = cosine_histogram(values)
+    for step in (0, 1, 300, 999, 1000):
+        assert histogram[step:].sum() == (np.floor(values[values >= 0] * 1000) >= step).sum()
