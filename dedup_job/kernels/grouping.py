@@ -39,6 +39,8 @@ class Edges:
 
 def connected_components(n_nodes: int, left: Array, right: Array) -> Array:
     """Component of each node: int64 (n,), named by its smallest node (scipy.sparse.csgraph)."""
+    if n_nodes == 0:
+        return np.zeros(0, np.int64)
     graph = sparse.coo_array((np.ones(len(left), np.int8), (left, right)), (n_nodes, n_nodes))
     _, code = csgraph.connected_components(graph, directed=False)
     _, first = np.unique(code, return_index=True)

@@ -163,6 +163,11 @@ def test_a_clique_with_a_tail(rule):
     assert (labels[300] == 0) == (rule != "average")
 
 
+def test_nothing_to_group():
+    assert group(0, {}, "average").tolist() == []
+    assert group(2, {}, "average").tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("n", "scores", "threshold", "floor"),
     [

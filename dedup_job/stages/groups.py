@@ -1,0 +1,215 @@
+"""From pairs of products to groups with a survivor."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from dedup_job.kernels.grouping import Chaining, Edges, group_nodes
+from dedup_job.kernels.ranking import Candidate, OrderColumn, rank_survivors
+from dedup_job.kernels.similarity import group_cosines
+from dedup_job.tables import GROUP_ROWS, GROUPED_PAIRS, arrow_batch
+
+_HASH_DIGITS = 16  # 64 bits: ten million groups born in one night, one collision in 370,000 nights
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Result: `pairs` is GROUPED_PAIRS, `groups` is GROUP_ROWS."""
+
+    pairs: DataFrame
+    groups: DataFrame
+
+
+@dataclass(frozen=True)
+class GroupRules:
+    """How groups are made.
+
+    Attributes:
+        chaining: the chaining rule, see `kernels.grouping`.
+        order: the canonical order that ranks survivors.
+        min_cosine: the threshold of the pairs.
+        floor_cosine: the cosine down to which pairs were searched; below `min_cosine`.
+        run_date: the date on which groups are born.
+    """
+
+    chaining: Chaining
+    order: tuple[OrderColumn, ...]
+    min_cosine: float
+    floor_cosine: float
+    run_date: date
+
+
+def group_products(
+    product_pairs: DataFrame,
+    products: DataFrame,
+    photo_rows: DataFrame,
+    contents: DataFrame,
+    rules: GroupRules,
+) -> Grouping:
+    """Group products, choose survivors, and say of every pair where it ended.
+
+    The pairs are brought to the driver: about 50 bytes each while they are numbered, 16 after that,
+    so ten million of them take about 1 GB there (`spark.driver.maxResultSize` must allow for it).
+    All else stays distributed. `product_pairs` is read twice: hand in a stored table.
+
+    Args:
+        product_pairs: PRODUCT_PAIRS.
+        products: PRODUCTS.
+        photo_rows: PHOTO_ROWS.
+        contents: CONTENTS.
+        rules: thresholds, chaining rule, order, date.
+
+    Returns:
+        Pairs and groups. Pairs in conflict join no group, through no chain either.
+    """
+    labels = label_products(product_pairs, rules)
+    return Grouping(
+        _place_pairs(product_pairs, labels),
+        _describe_groups(labels, products, photo_rows, contents, rules),
+    )
+
+
+def label_products(product_pairs: DataFrame, rules: GroupRules) -> DataFrame:
+    """Grouped products only: sku_id, group_id, is_exact (has an exact copy in its group)."""
+    edges = product_pairs.select(
+        "sku_id_a", "sku_id_b", "cosine", "match_type", "in_conflict"
+    ).toArrow()
+    labels = product_pairs.sparkSession.createDataFrame(_label(edges, rules))
+    return labels.select(
+        "sku_id", _born_id(F.col("first_sku_id"), rules).alias("group_id"), "is_exact"
+    )
+
+
+def _label(pairs: pa.Table, rules: GroupRules) -> pa.Table:
+    """Group on the driver: sku_id, first_sku_id (the smallest of its group), is_exact."""
+    ends = [pairs["sku_id_a"].combine_chunks(), pairs["sku_id_b"].combine_chunks()]
+    # Products are numbered in the order of their ids: that makes every tie a matter of ids.
+    sku_ids = pc.unique(pa.concat_arrays(ends)).sort()
+    a, b = (pc.index_in(end, value_set=sku_ids).to_numpy() for end in ends)
+    apart = pairs["in_conflict"].to_numpy()
+    cosine, exact = pairs["cosine"].to_numpy(), pc.equal(pairs["match_type"], "exact").to_numpy()
+    group = group_nodes(
+        len(sku_ids),
+        Edges(a[~apart], b[~apart], cosine[~apart]),
+        chaining=rules.chaining,
+        threshold=rules.min_cosine,
+        floor=rules.floor_cosine,
+        cannot_link=np.c_[a[apart], b[apart]],
+    )
+    copies = exact & ~apart & (group[a] == group[b])
+    is_exact = np.zeros(len(sku_ids), bool)
+    is_exact[a[copies]] = is_exact[b[copies]] = True
+    grouped = np.flatnonzero(np.bincount(group, minlength=len(group))[group] > 1)
+    return pa.table(
+        {
+            "sku_id": sku_ids.take(pa.array(grouped)),
+            "first_sku_id": sku_ids.take(pa.array(group[grouped])),
+            "is_exact": is_exact[grouped],
+        }
+    )
+
+
+def _born_id(first_sku_id: Column, rules: GroupRules) -> Column:
+    """Id of a group born in this run: from the date and the smallest SKU at birth."""
+    digest = F.substring(F.sha2(first_sku_id, 256), 1, _HASH_DIGITS)
+    return F.concat(F.lit(f"g{rules.run_date:%Y%m%d}-"), digest)
+
+
+def _place_pairs(product_pairs: DataFrame, labels: DataFrame) -> DataFrame:
+    side = {
+        end: labels.select(
+            F.col("sku_id").alias(f"sku_id_{end}"), F.col("group_id").alias(f"group_{end}")
+        )
+        for end in ("a", "b")
+    }
+    together = F.col("group_a") == F.col("group_b")
+    parted_by = F.when(F.col("in_conflict"), "conflict").when(
+        ~F.coalesce(together, F.lit(False)), "chaining"
+    )
+    return (
+        product_pairs.join(side["a"], "sku_id_a", "left")
+        .join(side["b"], "sku_id_b", "left")
+        .withColumn("score", F.col("cosine"))
+        .withColumn("group_id", F.when(together, F.col("group_a")))
+        .withColumn("parted_by", parted_by)
+        .select(*GROUPED_PAIRS.column_names)
+    )
+
+
+def _describe_groups(
+    labels: DataFrame,
+    products: DataFrame,
+    photo_rows: DataFrame,
+    contents: DataFrame,
+    rules: GroupRules,
+) -> DataFrame:
+    # Not a partial: pyspark 4.3 fails to read the type hints of one here (UnboundLocalError).
+    def describe_this_group(photos: pa.Table) -> pa.Table:
+        return describe_group(photos, rules)
+
+    members = labels.join(
+        products.select("block", "product", "sku_id", "variant_group", "order_values", "n_pixels"),
+        "sku_id",
+    )
+    photos = photo_rows.select("block", "product", "content_sha256")
+    return (
+        members.join(photos, ["block", "product"])
+        .dropDuplicates(["sku_id", "content_sha256"])
+        .join(contents, ["block", "content_sha256"])
+        .drop("block", "product")
+        .groupBy("group_id")
+        .applyInArrow(describe_this_group, GROUP_ROWS.ddl)
+    )
+
+
+def describe_group(photos: pa.Table, rules: GroupRules) -> pa.Table:
+    """Turn the photos of one group's members into its GROUP_ROWS; runs on executors."""
+    photos = photos.sort_by([("sku_id", "ascending"), ("content_sha256", "ascending")])
+    owner = photos["sku_id"].combine_chunks().dictionary_encode()
+    content = photos["content_sha256"].combine_chunks().dictionary_encode()
+    embedding = photos["embedding"].combine_chunks()
+    vectors = embedding.flatten().to_numpy().reshape(len(embedding), -1)
+    code = owner.indices.to_numpy()
+    first_photo = np.unique(code, return_index=True)[1]
+    members = photos.drop(["embedding", "content_sha256"]).take(pa.array(first_photo)).to_pylist()
+    canonical = _survivor(members, rules.order)
+    to_canonical, lowest = group_cosines(code, content.indices.to_numpy(), vectors, canonical)
+    rows = _group_rows(members, canonical, to_canonical.tolist(), float(lowest), rules.run_date)
+    return pa.Table.from_batches([arrow_batch(GROUP_ROWS, rows)])
+
+
+def _survivor(members: list[dict[str, Any]], order: tuple[OrderColumn, ...]) -> int:
+    best = rank_survivors(
+        [Candidate(m["sku_id"], m["n_pixels"], m["order_values"]) for m in members], order
+    )[0]
+    return [m["sku_id"] for m in members].index(best.sku_id)
+
+
+def _group_rows(
+    members: list[dict[str, Any]],
+    canonical: int,
+    to_canonical: list[float],
+    lowest: float,
+    run_date: date,
+) -> Iterable[dict[str, object]]:
+    for index, (member, cosine) in enumerate(zip(members, to_canonical, strict=True)):
+        yield {
+            "group_id": member["group_id"],
+            "sku_id": member["sku_id"],
+            "canonical_sku_id": members[canonical]["sku_id"],
+            "is_canonical": index == canonical,
+            "group_size": len(members),
+            "cosine_to_canonical": cosine,
+            "min_pair_cosine": lowest,
+            "match_type": "exact" if member["is_exact"] else "near",
+            "group_first_seen": run_date,
+            "member_since": run_date,
+            "variant_group": member["variant_group"],
+        }
