@@ -44,12 +44,22 @@ def build_parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="print the last published run")
     show.add_argument("--warehouse", required=True, metavar="DIR")
     show.add_argument("--run-id", metavar="ID", help="a certain run [the last]")
+    show.add_argument(
+        "--run-date", type=_date, metavar="YYYY-MM-DD", help="what is published for this date"
+    )
     show.add_argument("--top", type=int, default=10, metavar="N", help="groups to print [10]")
     show.add_argument("--json", action="store_true", help="print JSON")
     export = commands.add_parser("export-embeddings", help="write sku_id, image_uri, embedding")
     export.add_argument("--warehouse", required=True, metavar="DIR")
     export.add_argument("--out", required=True, metavar="FILE", help="Parquet file to write")
     return parser
+
+
+def _date(text: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected YYYY-MM-DD, got {text!r}") from None
 
 
 def build_run_parser(prog: str) -> argparse.ArgumentParser:

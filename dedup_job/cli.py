@@ -66,7 +66,13 @@ def _dispatch(arguments: argparse.Namespace) -> None:
     elif arguments.command == "show":
         from dedup_job.commands.show import show
 
-        show(arguments.warehouse, run_id=arguments.run_id, top=arguments.top, as_json=arguments.json)
+        show(
+            arguments.warehouse,
+            run_id=arguments.run_id,
+            run_date=arguments.run_date,
+            top=arguments.top,
+            as_json=arguments.json,
+        )
     else:
         from dedup_job.commands.export_embeddings import export_embeddings
 
