@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from dedup_job.errors import ConfigError
-from dedup_job.settings import Setting, Settings, current_environment, load_settings, parse_assignment
+from dedup_job.settings import (
+    Setting,
+    Settings,
+    current_environment,
+    load_settings,
+    parse_assignment,
+)
 from dedup_job.version import VERSION
 
 # flag -> (setting, value name, help)
@@ -19,11 +25,19 @@ _RUN_FLAGS = {
     "--target-precision": ("match.target_precision", "P", "precision of grouped pairs [0.97]"),
     "--min-cosine": ("match.min_cosine", "C", "explicit threshold instead of a target precision"),
     "--sku-match": ("match.sku_match", "RULE", "photos that must agree: any, main, majority [any]"),
-    "--block-by": ("catalog.block_by", "COLS", "compare only rows with equal values, e.g. tenant,brand"),
+    "--block-by": (
+        "catalog.block_by",
+        "COLS",
+        "compare only rows with equal values, e.g. tenant,brand",
+    ),
     "--conflict": ("catalog.conflict", "COLS", "report but never group pairs that differ here"),
     "--canonical-order": ("catalog.canonical_order", "ORDER", 'who survives: "in_stock desc, id"'),
     "--runtime": ("model.runtime", "NAME", "litert (int8, CPU) or tensorflow [litert]"),
-    "--dollars-per-core-hour": ("dollars_per_core_hour", "D", "price, to report cost per million photos"),
+    "--dollars-per-core-hour": (
+        "dollars_per_core_hour",
+        "D",
+        "price, to report cost per million photos",
+    ),
 }
 _EXCLUSIVE = ("--target-precision", "--min-cosine")
 
@@ -37,7 +51,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of `dedup-job`."""
     parser = _Parser(prog="dedup-job", description="Find near-duplicate products by their photos.")
     parser.add_argument("--version", action="version", version=VERSION)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
     _add_run(commands.add_parser("run", help="run the job over a catalog and publish the reports"))
     demo = commands.add_parser("demo", help="run on a drawn sample catalog and score the groups")
     demo.add_argument("--directory", default="demo", help="where to put it [demo]")

@@ -104,7 +104,9 @@ def _from_file(path: str) -> dict[str, Setting]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"--config {path} must hold sections such as 'match:', got {content!r:.60}")
+        raise ConfigError(
+            f"--config {path} must hold sections such as 'match:', got {content!r:.60}"
+        )
     return {key: Setting(value, f"file {path}") for key, value in _flatten(content)}
 
 

@@ -279,6 +279,14 @@ USABLE_ROWS = _table(
     Column("n_pixels", "bigint", "width times height: the resolution that ranks survivors"),
 )
 
+PLACEHOLDERS = _table(
+    "placeholders",
+    "a placeholder, before it is reported",
+    _SHA,
+    Column("n_skus", "bigint", "as in placeholder_images"),
+    Column("image_uri", "string", "as in placeholder_images"),
+)
+
 PHOTO_ROWS = _table(
     "photo_rows",
     "a catalog row whose photo is usable and no placeholder",

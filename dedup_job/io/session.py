@@ -4,6 +4,7 @@ import os
 import sys
 
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from dedup_job.errors import DedupError
 
@@ -53,6 +54,14 @@ def open_session(app_name: str = "catalog-dedup") -> SparkSession:
 def under_spark_submit() -> bool:
     """Whether this process was started by spark-submit (or a shell that already has a JVM)."""
     return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def count_cores(session: SparkSession) -> int:
+    """Tasks that run at once, as Spark sees it now (executors may still join)."""
+    # range() makes one partition per core; asking the scheduler itself needs the SparkContext,
+    # which a Connect session does not have.
+    partition = F.spark_partition_id().alias("partition")
+    return session.range(1_000_000).select(partition).distinct().count()
 
 
 def _create(builder: SparkSession.Builder) -> SparkSession:

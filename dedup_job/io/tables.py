@@ -21,7 +21,9 @@ from dedup_job.tables import Table
 
 Batches = Iterable[pa.RecordBatch]
 Transform = Callable[[Iterator[pa.RecordBatch]], Batches]
-_FILE_DDL = "name string NOT NULL, n_rows bigint NOT NULL, n_bytes bigint NOT NULL, sha256 string NOT NULL"
+_FILE_DDL = (
+    "name string NOT NULL, n_rows bigint NOT NULL, n_bytes bigint NOT NULL, sha256 string NOT NULL"
+)
 _FILE_ARROW = pa.schema(
     [
         pa.field("name", pa.string(), False),

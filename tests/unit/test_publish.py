@@ -78,7 +78,9 @@ def test_on_an_object_store_old_files_go_after_the_manifest(s3_server):
 
 def test_the_latest_manifest_leads_to_the_files(tmp_path):
     warehouse = Folder(str(tmp_path))
-    published = publish_table(_stage(warehouse.child("_staging", "1"), "x"), warehouse.child("p"), "1")
+    published = publish_table(
+        _stage(warehouse.child("_staging", "1"), "x"), warehouse.child("p"), "1"
+    )
     write_manifest(
         warehouse, _manifest("r1", {"scored_pairs": describe_table(published.stored, warehouse)})
     )

@@ -51,7 +51,11 @@ def test_a_bad_value_is_explained_in_one_line(assignment, message):
 def test_lists_and_text_are_read_as_written():
     flags = dict(
         parse_assignment(text)
-        for text in ("catalog.block_by=tenant, brand", "catalog.sku_column=00123", "match.min_cosine=null")
+        for text in (
+            "catalog.block_by=tenant, brand",
+            "catalog.sku_column=00123",
+            "match.min_cosine=null",
+        )
     )
     config = load_settings(flags, None, {}).config
     assert config.catalog.block_by == ("tenant", "brand")

@@ -43,10 +43,15 @@ class RunContext:
         """This run's own folder for what is not published yet."""
         return self.warehouse.child("_staging", self.run_id)
 
-    def store(self, frame: DataFrame, table: Table, transform: Transform | None = None) -> StoredTable:
+    def store(
+        self, frame: DataFrame, table: Table, transform: Transform | None = None
+    ) -> StoredTable:
         """Compute a table and store it in this run's staging folder."""
-        folder = self.staging.child(f"{table.name}-{uuid.uuid4().hex[:8]}")
-        return write_table(frame, table, folder, transform)
+        return write_table(frame, table, self.new_folder(table.name), transform)
+
+    def new_folder(self, name: str) -> Folder:
+        """A staging folder nobody else uses."""
+        return self.staging.child(f"{name}-{uuid.uuid4().hex[:8]}")
 
     def materialise(self, frame: DataFrame, table: Table) -> DataFrame:
         """Compute a table once; give it back as it is read from storage."""
@@ -55,6 +60,14 @@ class RunContext:
     def measure(self, stage: str, metric: str, value: float | None, unit: str) -> None:
         """Keep a figure for `run_metrics`."""
         self.metrics.append(Metric(stage, metric, None if value is None else float(value), unit))
+
+    def seconds_of(self, stage: str) -> float:
+        """Wall time of a finished stage."""
+        return sum(
+            metric.value or 0.0
+            for metric in self.metrics
+            if (metric.stage, metric.metric) == (stage, "wall_time")
+        )
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

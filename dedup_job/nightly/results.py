@@ -1,0 +1,103 @@
+"""What a run found, as numbers: counted, checked against the law of rows, and told to people."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dedup_job.errors import DedupError
+from dedup_job.kernels.threshold import CatalogSize, ThresholdChoice
+from dedup_job.stages.candidates import SearchEffort
+from dedup_job.stages.recall import RecallEstimate
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """Where every catalog row ended."""
+
+    catalog: int
+    embedded: int
+    reused: int
+    shared_content: int
+    placeholder: int
+    rejected: int
+
+    def check(self) -> None:
+        """Every row ends in exactly one place.
+
+        Raises:
+            DedupError: rows were lost or doubled; nothing must be published.
+        """
+        placed = (
+            self.embedded + self.reused + self.shared_content + self.placeholder + self.rejected
+        )
+        if placed != self.catalog:
+            raise DedupError(
+                f"row counts do not reconcile: {self.catalog} catalog rows, {placed} accounted for "
+                f"({asdict(self)}); nothing was published, please report this as a bug"
+            )
+
+
+@dataclass(frozen=True)
+class Search:
+    """How candidates were searched and what threshold came of it."""
+
+    floor_cosine: float
+    threshold: ThresholdChoice
+    recall: RecallEstimate
+    effort: SearchEffort
+    size: CatalogSize
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A published run in figures. Times in seconds, money in dollars."""
+
+    run_id: str
+    run_date: str
+    warehouse: str
+    rows: RowCounts
+    rejects_by_reason: dict[str, int]
+    min_cosine: float
+    expected_precision: float
+    expected_false_pairs: float
+    threshold_note: str
+    candidate_recall: float | None
+    candidate_recall_low: float
+    n_pairs: int
+    n_groups: int
+    n_grouped_skus: int
+    wall_time_s: float
+    photos_per_s: float
+    dollars_per_million_photos: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+    def summary(self) -> str:
+        """The few lines a person reads at the end of a run."""
+        rows = self.rows
+        recall = "unknown (no true pair sampled)"
+        if self.candidate_recall is not None:
+            recall = f"{self.candidate_recall:.4f} (at least {self.candidate_recall_low:.4f})"
+        lines = [
+            f"run {self.run_id} for {self.run_date} published in {self.warehouse}",
+            f"  catalog rows   {rows.catalog} = {rows.embedded} embedded + {rows.reused} reused + "
+            f"{rows.shared_content} shared content + {rows.placeholder} placeholder + "
+            f"{rows.rejected} rejected",
+            f"  threshold      cosine {self.min_cosine:.3f}; expected precision "
+            f"{self.expected_precision:.3f} ({self.expected_false_pairs:.2g} false pairs)",
+            f"  recall         {recall}",
+            f"  result         {self.n_groups} groups of {self.n_grouped_skus} SKUs from "
+            f"{self.n_pairs} pairs",
+            f"  time           {self.wall_time_s:.0f} s, {self.photos_per_s:.0f} photos/s"
+            + self._cost(),
+        ]
+        lines += [f"  rejected       {n} {reason}" for reason, n in self.rejects_by_reason.items()]
+        lines += [f"  note           {self.threshold_note}"] if self.threshold_note else []
+        lines += [f"next: dedup-job show --warehouse {self.warehouse}"]
+        return "\n".join(lines)
+
+    def _cost(self) -> str:
+        if self.dollars_per_million_photos is None:
+            return ""
+        return f", ${self.dollars_per_million_photos:.2f} per million photos"

@@ -1,0 +1,303 @@
+"""The nightly run, readable top to bottom: catalog, photos, candidates, groups, reports, publish.
+
+Stages are pure functions of DataFrames; everything they pass on is stored once below the
+warehouse's staging folder, so that no photo is fetched or embedded twice when Spark looks again.
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pyspark.sql import DataFrame
+
+from dedup_job.config import JobConfig
+from dedup_job.errors import ConfigError, GateError
+from dedup_job.io.bundles import load_shipped, locate_bundle, ship_bundle
+from dedup_job.io.catalog import catalog_base, read_catalog
+from dedup_job.io.fetch import Fetcher
+from dedup_job.io.fetch_policy import FetchPolicy
+from dedup_job.io.progress import watch_files
+from dedup_job.io.session import count_cores, open_session
+from dedup_job.io.storage import open_warehouse
+from dedup_job.io.tables import StoredTable, read_table, write_table
+from dedup_job.kernels.bundle import Manifest, read_manifest
+from dedup_job.kernels.calibration import Calibration, read_calibration
+from dedup_job.kernels.ranking import OrderColumn, parse_canonical_order
+from dedup_job.kernels.threshold import (
+    CatalogSize,
+    ThresholdChoice,
+    judge_threshold,
+    search_floor,
+    solve_threshold,
+)
+from dedup_job.nightly.context import RunContext, start_run
+from dedup_job.nightly.report_tables import Findings
+from dedup_job.nightly.reporting import publish_run
+from dedup_job.nightly.results import RowCounts, RunResult, Search
+from dedup_job.settings import Settings
+from dedup_job.stages.candidates import count_cosines, search_until_recall
+from dedup_job.stages.catalog import split_catalog
+from dedup_job.stages.cells import plan_cells
+from dedup_job.stages.embeddings import (
+    comparable_rows,
+    count_rows_by_origin,
+    distinct_embeddings,
+    find_placeholders,
+    photo_requests,
+    reject_photos,
+    searchable_contents,
+    usable_rows,
+)
+from dedup_job.stages.groups import Grouping, GroupRules, group_products
+from dedup_job.stages.pairs import match_products
+from dedup_job.stages.photo_worker import EmbedPhotos, Fetch
+from dedup_job.stages.products import represent_products
+from dedup_job.tables import (
+    CATALOG_REJECTS,
+    CATALOG_ROWS,
+    CONTENTS,
+    IMAGE_EMBEDDINGS,
+    PHOTO_ROWS,
+    PHOTOS,
+    PLACEHOLDERS,
+    PRODUCT_PAIRS,
+    PRODUCTS,
+    RAW_CATALOG,
+    USABLE_ROWS,
+)
+
+logger = logging.getLogger("dedup_job")
+# A task of a small catalog still holds enough photos to pay for its start.
+_MIN_PHOTOS_PER_TASK = 100
+_TASKS_PER_CORE = 4
+_REMOTE_FETCH_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Model:
+    """The bundle of a run, verified."""
+
+    directory: Path
+    manifest: Manifest
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The catalog in two: rows that name a photo, and rejects. `n_rows` counts what was read."""
+
+    n_rows: int
+    rows: StoredTable
+    rejects: StoredTable
+
+
+@dataclass(frozen=True)
+class Photos:
+    """What the photo stage leaves behind. Frames are stored; reading them computes nothing."""
+
+    usable: DataFrame
+    rejects: StoredTable
+    placeholders: StoredTable
+    embeddings: StoredTable
+    origins: dict[str, int]
+
+
+def run(settings: Settings) -> RunResult:
+    """Run the whole job and publish its reports.
+
+    Raises:
+        ConfigError, CatalogError: exit code 2; nothing was started.
+        GateError: exit code 3; a quality gate held the run back, nothing was published.
+        DedupError: exit code 1.
+    """
+    config = settings.config
+    if not config.catalog.path:
+        raise ConfigError("catalog.path is missing; give --catalog PATH")
+    warehouse = open_warehouse(config.warehouse)
+    order = parse_canonical_order(config.catalog.canonical_order)
+    model = open_model(config)
+    spark = open_session()
+    context = start_run(spark, warehouse, config.run_date)
+    try:
+        catalog = take_catalog(context, config)
+        photos = embed_photos(context, config, model, catalog.rows)
+        photo_rows, contents = select_contents(context, photos)
+        search, photo_pairs = find_candidates(context, config, model, contents)
+        grouping = group(context, config, order, photo_rows, contents, search, photo_pairs)
+        found = Findings(
+            rows=count_rows(catalog, photos),
+            search=search,
+            usable=photos.usable,
+            catalog_rejects=catalog.rejects,
+            photo_rejects=photos.rejects,
+            placeholders=photos.placeholders,
+            embeddings=photos.embeddings,
+            photo_pairs=photo_pairs,
+            grouping=grouping,
+        )
+        return publish_run(context, settings, model.calibration, found)
+    finally:
+        context.staging.delete()
+
+
+def open_model(config: JobConfig) -> Model:
+    """Find and verify the model bundle on the driver."""
+    directory = locate_bundle(config.model.bundle)
+    manifest = read_manifest(directory)
+    return Model(directory, manifest, read_calibration(directory, manifest.model_id))
+
+
+def take_catalog(context: RunContext, config: JobConfig) -> Catalog:
+    """Read the catalog and part it into rows that name a photo, and rejects."""
+    with context.stage("catalog"):
+        raw = context.store(read_catalog(context.spark, config.catalog), RAW_CATALOG)
+        rows, rejects = split_catalog(read_table(context.spark, raw), catalog_base(config.catalog))
+        return Catalog(
+            raw.n_rows, context.store(rows, CATALOG_ROWS), context.store(rejects, CATALOG_REJECTS)
+        )
+
+
+def embed_photos(context: RunContext, config: JobConfig, model: Model, rows: StoredTable) -> Photos:
+    """Fetch, decode and embed every photo once; find rejects and placeholders."""
+    with context.stage("embeddings"):
+        catalog_rows = read_table(context.spark, rows)
+        n_tasks = count_photo_tasks(rows.n_rows, config, count_cores(context.spark))
+        worker = photo_worker(context, config, model, catalog_rows)
+        requests, folder = photo_requests(catalog_rows, n_tasks), context.new_folder(PHOTOS.name)
+        with watch_files(folder, n_tasks, "photos"):
+            stored = write_table(requests, PHOTOS, folder, worker)
+        photos = read_table(context.spark, stored)
+        usable = context.materialise(usable_rows(catalog_rows, photos), USABLE_ROWS)
+        placeholders = context.store(
+            find_placeholders(usable, config.match.max_skus_per_photo), PLACEHOLDERS
+        )
+        origins = count_rows_by_origin(usable, read_table(context.spark, placeholders))
+        return Photos(
+            usable=usable,
+            rejects=context.store(reject_photos(catalog_rows, photos), CATALOG_REJECTS),
+            placeholders=placeholders,
+            embeddings=context.store(distinct_embeddings(photos), IMAGE_EMBEDDINGS),
+            origins={row["origin"]: row["count"] for row in origins.collect()},
+        )
+
+
+def count_photo_tasks(n_photos: int, config: JobConfig, n_cores: int) -> int:
+    """Tasks of the photo stage: several per core for balance, bounded in photos per task."""
+    at_least = -(-n_photos // config.embed.photos_per_task)
+    at_most = max(1, n_photos // _MIN_PHOTOS_PER_TASK)
+    return max(1, at_least, min(_TASKS_PER_CORE * n_cores, at_most))
+
+
+def photo_worker(
+    context: RunContext, config: JobConfig, model: Model, rows: DataFrame
+) -> EmbedPhotos:
+    """Everything a photo task needs, ready to be pickled."""
+    bundle = ship_bundle(context.spark, model.directory, config.model.runtime)
+    policy = FetchPolicy.from_config(config.fetch, [catalog_base(config.catalog)])
+    is_remote = not rows.where("source_uri NOT LIKE 'file:%'").isEmpty()
+    return EmbedPhotos(
+        open_fetch=partial(open_fetch, policy),
+        open_embedder=partial(load_shipped, bundle),
+        limits=config.image_limits(),
+        prefetch=config.embed.prefetch,
+        n_threads=config.fetch.n_threads or (_REMOTE_FETCH_THREADS if is_remote else 1),
+    )
+
+
+def open_fetch(policy: FetchPolicy) -> Fetch:
+    """The fetch function of one task."""
+    return Fetcher(policy).fetch
+
+
+def count_rows(catalog: Catalog, photos: Photos) -> RowCounts:
+    """Where every catalog row ended; checked before anything is published."""
+    return RowCounts(
+        catalog=catalog.n_rows,
+        embedded=photos.origins.get("embedded", 0),
+        reused=0,
+        shared_content=photos.origins.get("shared_content", 0),
+        placeholder=photos.origins.get("placeholder", 0),
+        rejected=catalog.rejects.n_rows + photos.rejects.n_rows,
+    )
+
+
+def select_contents(context: RunContext, photos: Photos) -> tuple[DataFrame, DataFrame]:
+    """Rows that may match, and their distinct contents with embeddings."""
+    placeholders = read_table(context.spark, photos.placeholders)
+    embeddings = read_table(context.spark, photos.embeddings)
+    photo_rows = context.materialise(comparable_rows(photos.usable, placeholders), PHOTO_ROWS)
+    contents = context.materialise(searchable_contents(photo_rows, embeddings), CONTENTS)
+    return photo_rows, contents
+
+
+def find_candidates(
+    context: RunContext, config: JobConfig, model: Model, contents: DataFrame
+) -> tuple[Search, DataFrame]:
+    """Search pairs, solve the threshold for this catalog, measure recall there.
+
+    Raises:
+        GateError: recall stays below the target at maximum effort.
+    """
+    with context.stage("candidates"):
+        plan = plan_cells(contents, config.candidates)
+        size = CatalogSize(plan.n_contents, plan.n_comparisons, config.match.look_alikes_per_sku)
+        floor = search_floor(model.calibration, size, config.match.min_cosine)
+        judge = partial(choose_threshold, config=config, model=model, size=size, floor=floor)
+        outcome = search_until_recall(
+            contents,
+            config.candidates,
+            floor,
+            lambda pairs: judge(pairs).min_cosine,
+            context.materialise,
+            plan,
+        )
+        search = Search(floor, judge(outcome.pairs), outcome.estimate, outcome.effort, size)
+        if not outcome.target_met:
+            raise GateError(
+                f"candidate recall is {outcome.estimate.recall:.3f} at maximum effort, "
+                f"candidates.target_recall is {config.candidates.target_recall}; nothing was "
+                "published. Raise --set candidates.max_effort=8, or accept it with "
+                f"--set candidates.target_recall={max(outcome.estimate.recall - 0.005, 0.01):.3f}"
+            )
+        return search, outcome.pairs
+
+
+def choose_threshold(
+    pairs: DataFrame, config: JobConfig, model: Model, size: CatalogSize, floor: float
+) -> ThresholdChoice:
+    """The explicit threshold judged, or the solved one."""
+    match = config.match
+    observed = count_cosines(pairs)
+    if match.min_cosine is not None:
+        return judge_threshold(
+            model.calibration, size, observed, match.min_cosine, match.target_precision
+        )
+    return solve_threshold(model.calibration, size, observed, match.target_precision, floor)
+
+
+def group(
+    context: RunContext,
+    config: JobConfig,
+    order: tuple[OrderColumn, ...],
+    photo_rows: DataFrame,
+    contents: DataFrame,
+    search: Search,
+    photo_pairs: DataFrame,
+) -> Grouping:
+    """From photo pairs to product pairs to groups with a survivor."""
+    with context.stage("groups"):
+        min_cosine = search.threshold.min_cosine
+        products = context.materialise(represent_products(photo_rows, order), PRODUCTS)
+        matched = match_products(
+            products,
+            photo_rows,
+            photo_pairs,
+            min_cosine=min_cosine,
+            sku_match=config.match.sku_match,
+        )
+        pairs = context.materialise(matched, PRODUCT_PAIRS)
+        rules = GroupRules(
+            config.match.chaining, order, min_cosine, search.floor_cosine, context.run_date
+        )
+        return group_products(pairs, products, photo_rows, contents, rules)
