@@ -17,6 +17,7 @@ from dedup_job.kernels.similarity import group_cosines
 from dedup_job.tables import GROUP_ROWS, GROUPED_PAIRS, arrow_batch
 
 _HASH_DIGITS = 16  # 64 bits: ten million groups born in one night, one collision in 370,000 nights
+_MISSING_MARGIN = 0.02
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class GroupRules:
         chaining: the chaining rule, see `kernels.grouping`.
         order: the canonical order that ranks survivors.
         min_cosine: the threshold of the pairs.
-        floor_cosine: the cosine down to which pairs were searched; below `min_cosine`.
+        floor_cosine: the cosine down to which pairs were searched, at most `min_cosine`.
         run_date: the date on which groups are born.
     """
 
@@ -44,6 +45,14 @@ class GroupRules:
     min_cosine: float
     floor_cosine: float
     run_date: date
+
+    @property
+    def missing_cosine(self) -> float:
+        """What a pair that did not match counts as in an average: always below the threshold.
+
+        A solved threshold may be the floor itself; counted as that, strangers would never part.
+        """
+        return min(self.floor_cosine, self.min_cosine - _MISSING_MARGIN)
 
 
 def group_products(
@@ -81,14 +90,14 @@ def label_products(product_pairs: DataFrame, rules: GroupRules) -> DataFrame:
     edges = product_pairs.select(
         "sku_id_a", "sku_id_b", "cosine", "match_type", "in_conflict"
     ).toArrow()
-    labels = product_pairs.sparkSession.createDataFrame(_label(edges, rules))
+    labels = product_pairs.sparkSession.createDataFrame(label_on_driver(edges, rules))
     return labels.select(
         "sku_id", _born_id(F.col("first_sku_id"), rules).alias("group_id"), "is_exact"
     )
 
 
-def _label(pairs: pa.Table, rules: GroupRules) -> pa.Table:
-    """Group on the driver: sku_id, first_sku_id (the smallest of its group), is_exact."""
+def label_on_driver(pairs: pa.Table, rules: GroupRules) -> pa.Table:
+    """Group what `label_products` collected: sku_id, first_sku_id (the smallest of its group), is_exact."""
     ends = [pairs["sku_id_a"].combine_chunks(), pairs["sku_id_b"].combine_chunks()]
     # Products are numbered in the order of their ids: that makes every tie a matter of ids.
     sku_ids = pc.unique(pa.concat_arrays(ends)).sort()
@@ -100,7 +109,7 @@ def _label(pairs: pa.Table, rules: GroupRules) -> pa.Table:
         Edges(a[~apart], b[~apart], cosine[~apart]),
         chaining=rules.chaining,
         threshold=rules.min_cosine,
-        floor=rules.floor_cosine,
+        floor=rules.missing_cosine,
         cannot_link=np.c_[a[apart], b[apart]],
     )
     copies = exact & ~apart & (group[a] == group[b])

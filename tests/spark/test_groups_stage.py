@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from dedup_job.kernels.ranking import parse_canonical_order
-from dedup_job.stages.groups import GroupRules, describe_group, group_products
+from dedup_job.stages.groups import GroupRules, describe_group, group_products, label_on_driver
 from dedup_job.stages.pairs import match_products
 from dedup_job.stages.products import represent_products
 from dedup_job.tables import (
@@ -282,6 +282,21 @@ def test_a_conflict_parts_a_pair_also_through_a_chain(spark):
     where = {(p["sku_id_a"], p["sku_id_b"]): p["parted_by"] for p in pairs}
     assert where == {("a", "b"): None, ("a", "c"): "conflict", ("b", "c"): "chaining"}
     assert sorted(row["sku_id"] for row in groups) == ["a", "b"]
+
+
+@pytest.mark.parametrize("floor", [FLOOR, MIN_COSINE])
+def test_strangers_in_a_chain_part_even_if_the_search_stopped_at_the_threshold(floor):
+    chain = pa.table(
+        {
+            "sku_id_a": ["a", "b", "c"],
+            "sku_id_b": ["b", "c", "d"],
+            "cosine": pa.array([0.99, 0.8, 0.99], pa.float32()),
+            "match_type": ["near"] * 3,
+            "in_conflict": [False] * 3,
+        }
+    )
+    labels = label_on_driver(chain, GroupRules("average", (), 0.8, floor, RUN_DATE))
+    assert labels["first_sku_id"].to_pylist() == ["a", "a", "c", "c"]
 
 
 def test_a_large_group_is_one_matrix_product():
