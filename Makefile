@@ -1,0 +1,65 @@
+# Two stamps, one environment: the demo needs the core alone; tests add the tools and TensorFlow.
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := .stamps
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+
+# Annoy comes as source and would compile for this very processor; an environment or image built
+# here must also run on the next machine.
+comma := ,
+MARCH := $(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v2$(comma))
+export ANNOY_COMPILER_ARGS = -O3,$(MARCH)-ffast-math,-fno-associative-math,-DANNOYLIB_MULTITHREADED_BUILD,-std=c++14,-D_CRT_SECURE_NO_WARNINGS,-fpermissive
+ANNOY := $(shell sed -n 's/.*"\(annoy[^"]*\)".*/\1/p' setup.py)
+
+QUICK := not slow and not training and not fault and not fuzz and not browser
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help machine demo test test-all lint fmt type bench dist clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
+
+demo: machine $(STAMPS)/core ## the nightly job on a drawn sample catalog, scored against the truth
+	$(BIN)/dedup-job demo --directory demo
+
+test: machine $(STAMPS)/dev ## the tests that guard every change (under 20 minutes)
+	$(BIN)/python -m pytest -m "$(QUICK)"
+
+test-all: machine $(STAMPS)/dev ## every test
+	$(BIN)/python -m pytest
+
+lint: $(STAMPS)/dev ## style and common mistakes (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fmt: $(STAMPS)/dev ## repair what ruff can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(STAMPS)/dev ## types (mypy)
+	$(BIN)/mypy
+
+bench: machine $(STAMPS)/dev ## speed of the embedding stage, quick
+	$(BIN)/python benchmarks/embed.py --quick
+
+dist: $(STAMPS)/dev ## wheel, sdist, and a zip for spark-submit --py-files
+	rm -rf dist build
+	$(BIN)/python -m build --outdir dist .
+	cp dist/*.whl dist/catalog_dedup.zip
+
+clean: ## remove what was built; .venv stays
+	rm -rf build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+machine:
+	@sh scripts/check_machine.sh >/dev/null
+
+$(STAMPS)/core: setup.py scripts/check_machine.sh | machine
+	test -x $(BIN)/python || "$$(sh scripts/check_machine.sh)" -m venv $(VENV)
+	$(PIP) --no-cache-dir "$(ANNOY)"
+	$(PIP) -e .
+	mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/dev: $(STAMPS)/core
+	$(PIP) -e '.[dev,train]'
+	touch $@
