@@ -27,7 +27,7 @@ class GroupSummary:
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run. `run`: the row of `runs`; `metrics`: value by name of the figure."""
+    """A run. `run`: the row of `runs`; `metrics`: value by `stage.metric`."""
 
     run: dict[str, Any]
     run_date: str
@@ -57,12 +57,12 @@ def load_report(
     run = _read(folder, manifest, RUNS).to_pylist()[0]
     if run["run_id"] != manifest.run_id:
         raise DedupError(_replaced(manifest, f"by run {run['run_id']}"))
-    metrics = _read(folder, manifest, RUN_METRICS).select(["metric", "value"]).to_pylist()
+    metrics = _read(folder, manifest, RUN_METRICS).to_pylist()
     reasons = _read(folder, manifest, REJECTED_IMAGES)["reason"].value_counts().to_pylist()
     return RunReport(
         run=run,
         run_date=manifest.run_date,
-        metrics={row["metric"]: row["value"] for row in metrics},
+        metrics={f"{row['stage']}.{row['metric']}": row["value"] for row in metrics},
         rejects={
             row["values"]: row["counts"]
             for row in sorted(reasons, key=lambda row: (-row["counts"], row["values"]))

@@ -7,8 +7,8 @@ from dedup_job.errors import REASON_MEANING, RejectReason
 
 WIDTH = 80
 # Names of the figures in `run_metrics` that the report speaks of.
-RECALL = "candidate_recall"
-EXPECTED_FALSE = "expected_false_pairs"
+RECALL = "candidates.recall"
+EXPECTED_FALSE = "candidates.expected_false_pairs"
 
 
 def report_lines(report: RunReport) -> list[str]:

@@ -15,12 +15,12 @@ from dedup_job.tables import DUPLICATE_GROUPS, REJECTED_IMAGES, RUN_METRICS, RUN
 
 STARTED = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
 FIGURES = {
-    "candidate_recall": 0.9981,
-    "candidate_recall_low": 0.9903,
-    "candidate_recall_high": 0.9998,
-    "expected_false_pairs": 1.25,
-    "expected_false_pairs_low": 0.5,
-    "expected_false_pairs_high": 4.0,
+    "candidates.recall": 0.9981,
+    "candidates.recall_low": 0.9903,
+    "candidates.recall_high": 0.9998,
+    "candidates.expected_false_pairs": 1.25,
+    "candidates.expected_false_pairs_low": 0.5,
+    "candidates.expected_false_pairs_high": 4.0,
 }
 
 
@@ -78,8 +78,10 @@ def _publish(
 ):
     home = Folder(str(warehouse))
     metrics = [
-        {"stage": "s", "metric": name, "value": value, "unit": "1", "run_id": run_id}
-        for name, value in dict(figures).items()
+        {"stage": stage, "metric": metric, "value": value, "unit": "1", "run_id": run_id}
+        for (stage, metric), value in (
+            (name.split("."), value) for name, value in dict(figures).items()
+        )
     ]
     tables = {
         RUNS: [_run_row(run_id, **run)],
@@ -153,7 +155,7 @@ def test_groups_rank_by_size_then_certainty_with_members_by_cosine(tmp_path):
 
 
 def test_unmeasured_figures_are_unknown_and_never_one(tmp_path, capsys):
-    _publish(tmp_path, figures={"candidate_recall": None}, target_precision=None)
+    _publish(tmp_path, figures={"candidates.recall": None}, target_precision=None)
     show(str(tmp_path))
     text = capsys.readouterr().out
     assert "unknown  no pair among the sampled photos" in text
