@@ -220,11 +220,37 @@ STATE_TABLES = (IMAGE_EMBEDDINGS, CATALOG_IMAGES, SCORED_PAIRS)
 
 # Tables between stages: never published, but as firmly declared.
 
+RAW_CATALOG = _table(
+    "raw_catalog",
+    "a row of the catalog as it stands there, usable or not",
+    Column("catalog_row", "string", "as in rejected_images; lines without a row are counted"),
+    Column("position", "bigint", "total order of the catalog's rows; file k starts at k * 2^40"),
+    Column("sku_id", "string", "as in the catalog", nullable=True),
+    Column("image_uri", "string", "as in the catalog; may carry credentials", nullable=True),
+    Column("image_version", "string", "as in the catalog", nullable=True),
+    Column("variant_group", "string", "as in the catalog", nullable=True),
+    Column("block_values", "array<string>", "of the --block-by columns, may hold nulls"),
+    Column("conflict_values", "array<string>", "of the --conflict columns, may hold nulls"),
+    Column("order_values", "array<string>", "of the --canonical-order columns, may hold nulls"),
+    Column("malformed", "string", "why the row cannot be read; null when it can", nullable=True),
+)
+
+CATALOG_REJECTS = _table(
+    "catalog_rejects",
+    "a catalog row that does not name a SKU and a photo: rejected_images before its run_id",
+    Column("catalog_row", "string", "as in rejected_images"),
+    Column("position", "bigint", "as in raw_catalog"),
+    Column("sku_id", "string", "as in the catalog", nullable=True),
+    Column("image_uri", "string", "as in the catalog, without credentials or query", nullable=True),
+    Column("reason", "string", "from the closed list in the reject dictionary"),
+    Column("detail", "string", "one line for a person"),
+)
+
 CATALOG_ROWS = _table(
     "catalog_rows",
     "a catalog row that names a SKU and a photo",
     Column("catalog_row", "string", "as in rejected_images"),
-    Column("position", "bigint", "total order of the catalog's rows: first file first, from 0"),
+    Column("position", "bigint", "as in raw_catalog"),
     Column("sku_id", "string", "as in the catalog"),
     Column("image_uri", "string", "as in the catalog, without credentials or query"),
     Column("source_uri", "string", "absolute URI to fetch; may carry a query: never published"),
@@ -232,9 +258,16 @@ CATALOG_ROWS = _table(
     Column("uri_key", "string", "SHA-256 of source_uri without its query string"),
     Column("image_version", "string", "as in the catalog", nullable=True),
     Column("variant_group", "string", "as in the catalog", nullable=True),
-    Column("product", "string", "variant_group where given, else sku_id: what is compared"),
-    Column("block", "string", "canonical JSON of the --block-by values; '' without"),
-    Column("conflict", "string", "canonical JSON of the --conflict values, nulls kept; '' without"),
+    # A variant group may be named like another SKU: the prefix keeps the two apart.
+    Column(
+        "product",
+        "string",
+        "what is compared: `v:` + variant_group where given, else `s:` + sku_id",
+    ),
+    Column(
+        "block", "string", "JSON array of the --block-by values in order of the setting; '' without"
+    ),
+    Column("conflict", "string", "JSON array of the --conflict values, as `block`; '' without"),
     Column(
         "order_values", "array<string>", "values of the --canonical-order columns, may hold nulls"
     ),

@@ -200,7 +200,7 @@ def serve_s3() -> Iterator[S3Server]:
     }
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
-    _forget_s3_filesystems()
+    forget_s3_filesystems()
     try:
         yield S3Server(endpoint)
     finally:
@@ -209,11 +209,11 @@ def serve_s3() -> Iterator[S3Server]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        _forget_s3_filesystems()
+        forget_s3_filesystems()
         server.stop()
 
 
-def _forget_s3_filesystems() -> None:
+def forget_s3_filesystems() -> None:
     """s3fs keeps instances, and with them the endpoint they were made for."""
     from s3fs import S3FileSystem
 

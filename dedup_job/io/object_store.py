@@ -22,14 +22,18 @@ _EMPTY_OBJECT_CODES = {"InvalidRange", "416"}  # S3 has no byte range to give of
 
 
 def open_object_store(scheme: str, policy: FetchPolicy | None = None) -> Any:
-    """Return an fsspec filesystem for `s3` or `gs`; one that is safe to share among threads.
+    """Return an fsspec filesystem for `s3` or `gs`.
 
     Raises:
         ConfigError: the package that speaks to this store is not installed.
     """
     import fsspec
 
-    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+    # An instance is kept by fsspec for each thread and set of options, as a start costs half a
+    # second; one with a policy is the caller's own, to share among threads.
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if policy is not None:
+        options["skip_instance_cache"] = True
     if policy is not None and scheme == "s3":
         options["config_kwargs"] = {
             "connect_timeout": policy.connect_timeout_s,

@@ -175,8 +175,19 @@ def test_nothing_is_fetched_by_http_until_hosts_are_allowed(photo_server):
 
 @pytest.mark.parametrize(
     "host",
-    "127.1 0x7f000001 2130706433 0177.0.0.1 [::ffff:127.0.0.1] localhost 0 LOCALHOST. [::1] "
-    "127.0.0.1. ①②⑦.0.0.1".split(),
+    [
+        "127.1",
+        "0x7f000001",
+        "2130706433",
+        "0177.0.0.1",
+        "[::ffff:127.0.0.1]",
+        "localhost",
+        "0",
+        "LOCALHOST.",
+        "[::1]",
+        "127.0.0.1.",
+        "①②⑦.0.0.1",
+    ],
 )
 @pytest.mark.parametrize("allow_hosts", [("*",), ("cdn.example",)])
 def test_odd_spellings_are_judged_by_where_they_lead(photo_server, host, allow_hosts):

@@ -1,0 +1,173 @@
+"""Catalog rows that name a SKU and a photo, apart from those that do not.
+
+Every row of the catalog ends in exactly one of the two.
+"""
+
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from dedup_job.errors import ImageRejected, RejectReason
+from dedup_job.io.uris import fetch_key, redact, resolve, uri_key
+from dedup_job.tables import CATALOG_REJECTS, CATALOG_ROWS, Table, arrow_batch
+from dedup_job.tables import Column as TableColumn
+
+_ROW_ONLY = {"sku_id", "image_uri", "source_uri", "fetch_key", "uri_key", "product"}
+CLASSIFIED_CATALOG = Table(
+    "classified_catalog",
+    "a row of raw_catalog with its verdict",
+    (
+        *(
+            TableColumn(c.name, c.type, c.meaning, c.nullable or c.name in _ROW_ONLY)
+            for c in CATALOG_ROWS.columns
+        ),
+        TableColumn("reason", "string", "null when the row is usable", nullable=True),
+        TableColumn("detail", "string", "null when the row is usable", nullable=True),
+    ),
+)
+_COMPARED = ("variant_group", "block", "conflict")
+
+
+def split_catalog(raw: DataFrame, base: str) -> tuple[DataFrame, DataFrame]:
+    """Split RAW_CATALOG into (CATALOG_ROWS, CATALOG_REJECTS).
+
+    Both results read `raw` and judge it; to judge once, materialise `classify_catalog` and take
+    `usable_rows` and `rejected_rows` of it.
+
+    Args:
+        raw: table RAW_CATALOG.
+        base: what relative image URIs are relative to; see `uris.resolve`.
+    """
+    classified = classify_catalog(raw, base)
+    return usable_rows(classified), rejected_rows(classified)
+
+
+def classify_catalog(raw: DataFrame, base: str) -> DataFrame:
+    """Give every row of RAW_CATALOG its verdict.
+
+    The first that applies:
+
+    1. malformed_row, null_sku, null_uri, uri_refused: by the row alone.
+    2. duplicate_row: an equal (sku_id, source_uri) stands earlier.
+    3. conflicting_row: variant group, block or conflict values differ from those of the SKU's first
+       usable row; null differs from a value.
+
+    Returns:
+        Table CLASSIFIED_CATALOG.
+    """
+    judged = raw.mapInArrow(_JudgeRows(base), CLASSIFIED_CATALOG.ddl)
+    # Rows rejected already are kept out of the windows: each is a window of its own.
+    alone = F.when(F.col("reason").isNotNull(), F.col("position"))
+    by_photo = Window.partitionBy("sku_id", "source_uri", alone).orderBy("position")
+    by_sku = Window.partitionBy("sku_id", alone).orderBy("position")
+    first = F.first(F.struct("catalog_row", *_COMPARED)).over(by_sku)
+    compared = judged.withColumns({"nth": F.row_number().over(by_photo), "first": first})
+    is_repeated = F.col("reason").isNull() & (F.col("nth") > 1)
+    differing = _differing_columns()
+    is_conflicting = F.col("reason").isNull() & (differing != "")
+    where = F.concat(F.lit("catalog row "), F.col("first.catalog_row"))
+    reason = (
+        F.when(is_repeated, F.lit(RejectReason.DUPLICATE_ROW.value))
+        .when(is_conflicting, F.lit(RejectReason.CONFLICTING_ROW.value))
+        .otherwise(F.col("reason"))
+    )
+    detail = (
+        F.when(is_repeated, F.lit("the same SKU and photo stand in an earlier row"))
+        .when(is_conflicting, F.concat(differing, F.lit(" not as in "), where))
+        .otherwise(F.col("detail"))
+    )
+    verdict = {"reason": reason, "detail": detail}
+    return compared.withColumns(verdict).select(*CLASSIFIED_CATALOG.column_names)
+
+
+def usable_rows(classified: DataFrame) -> DataFrame:
+    """The usable rows of CLASSIFIED_CATALOG as table CATALOG_ROWS."""
+    return classified.where(F.col("reason").isNull()).select(*CATALOG_ROWS.column_names)
+
+
+def rejected_rows(classified: DataFrame) -> DataFrame:
+    """The other rows of CLASSIFIED_CATALOG as table CATALOG_REJECTS."""
+    return classified.where(F.col("reason").isNotNull()).select(*CATALOG_REJECTS.column_names)
+
+
+def _differing_columns() -> Column:
+    names = {"variant_group": "variant group", "block": "block", "conflict": "conflict values"}
+    labels = [
+        F.when(~F.col(name).eqNullSafe(F.col(f"first.{name}")), F.lit(label))
+        for name, label in names.items()
+    ]
+    return F.concat_ws(", ", *labels)
+
+
+@dataclass(frozen=True)
+class _JudgeRows:
+    """Judges rows one by one, in Python: resolves URIs, makes keys, encodes values."""
+
+    base: str
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            rows = [judge_row(row, self.base) for row in batch.to_pylist()]
+            yield arrow_batch(CLASSIFIED_CATALOG, rows)
+
+
+def judge_row(raw: dict[str, Any], base: str) -> dict[str, object]:
+    """Judge one row of RAW_CATALOG by itself; returns a row of CLASSIFIED_CATALOG."""
+    sku, uri, variant = raw["sku_id"], raw["image_uri"], _unless_blank(raw["variant_group"])
+    row: dict[str, object] = dict.fromkeys(CLASSIFIED_CATALOG.column_names)
+    row |= {
+        "catalog_row": raw["catalog_row"],
+        "position": raw["position"],
+        "sku_id": sku,
+        "image_uri": None if uri is None else redact(uri),
+        "image_version": _unless_blank(raw["image_version"]),
+        "variant_group": variant,
+        "block": canonical_json(raw["block_values"]),
+        "conflict": canonical_json(raw["conflict_values"]),
+        "order_values": raw["order_values"],
+    }
+    try:
+        _check_row(raw)
+        source = resolve(uri, base)
+    except ImageRejected as rejected:
+        return row | {"reason": rejected.reason.value, "detail": rejected.detail}
+    return row | {
+        "source_uri": source,
+        "fetch_key": fetch_key(source),
+        "uri_key": uri_key(source),
+        "product": product_key(sku, variant),
+    }
+
+
+def product_key(sku: str, variant_group: str | None) -> str:
+    """What is compared: the variant group where given, else the SKU; the two never collide."""
+    return f"s:{sku}" if variant_group is None else f"v:{variant_group}"
+
+
+def canonical_json(values: list[str | None]) -> str:
+    """Encode values so that equal lists, and only they, have equal text; no values are ''."""
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":")) if values else ""
+
+
+def _check_row(raw: dict[str, Any]) -> None:
+    if raw["malformed"] is not None:
+        raise ImageRejected(RejectReason.MALFORMED_ROW, raw["malformed"])
+    if _unless_blank(raw["sku_id"]) is None:
+        raise ImageRejected(RejectReason.NULL_SKU, "sku_id is null or blank")
+    for character in raw["sku_id"]:
+        if unicodedata.category(character) == "Cc":
+            raise ImageRejected(
+                RejectReason.NULL_SKU, f"sku_id holds control character U+{ord(character):04X}"
+            )
+    if _unless_blank(raw["image_uri"]) is None:
+        raise ImageRejected(RejectReason.NULL_URI, "image_uri is null or blank")
+
+
+def _unless_blank(text: str | None) -> str | None:
+    return text if text and text.strip() else None
