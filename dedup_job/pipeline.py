@@ -51,7 +51,7 @@ from dedup_job.stages.embeddings import (
 )
 from dedup_job.stages.groups import Grouping, GroupRules, group_products
 from dedup_job.stages.pairs import match_products
-from dedup_job.stages.photo_worker import EmbedPhotos, Fetch
+from dedup_job.stages.photo_worker import EmbedPhotos, Fetch, count_photo_tasks
 from dedup_job.stages.products import represent_products
 from dedup_job.tables import (
     CATALOG_REJECTS,
@@ -68,9 +68,6 @@ from dedup_job.tables import (
 )
 
 logger = logging.getLogger("dedup_job")
-# A task of a small catalog still holds enough photos to pay for its start.
-_MIN_PHOTOS_PER_TASK = 100
-_TASKS_PER_CORE = 4
 _REMOTE_FETCH_THREADS = 16
 
 
@@ -162,7 +159,9 @@ def embed_photos(context: RunContext, config: JobConfig, model: Model, rows: Sto
     """Fetch, decode and embed every photo once; find rejects and placeholders."""
     with context.stage("embeddings"):
         catalog_rows = read_table(context.spark, rows)
-        n_tasks = count_photo_tasks(rows.n_rows, config, count_cores(context.spark))
+        n_tasks = count_photo_tasks(
+            rows.n_rows, count_cores(context.spark), config.embed.photos_per_task
+        )
         worker = photo_worker(context, config, model, catalog_rows)
         requests, folder = photo_requests(catalog_rows, n_tasks), context.new_folder(PHOTOS.name)
         with watch_files(folder, n_tasks, "photos"):
@@ -180,13 +179,6 @@ def embed_photos(context: RunContext, config: JobConfig, model: Model, rows: Sto
             embeddings=context.store(distinct_embeddings(photos), IMAGE_EMBEDDINGS),
             origins={row["origin"]: row["count"] for row in origins.collect()},
         )
-
-
-def count_photo_tasks(n_photos: int, config: JobConfig, n_cores: int) -> int:
-    """Tasks of the photo stage: several per core for balance, bounded in photos per task."""
-    at_least = -(-n_photos // config.embed.photos_per_task)
-    at_most = max(1, n_photos // _MIN_PHOTOS_PER_TASK)
-    return max(1, at_least, min(_TASKS_PER_CORE * n_cores, at_most))
 
 
 def photo_worker(

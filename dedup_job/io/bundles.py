@@ -1,6 +1,8 @@
 """Model bundles: found on the driver, shipped to executors, loaded once per worker process."""
 
+import atexit
 import importlib.resources
+import shutil
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ def locate_bundle(bundle: str) -> Path:
     if isinstance(packed, Path):
         return packed
     unpacked = Path(tempfile.mkdtemp(prefix="dedup-bundle-"))
+    atexit.register(shutil.rmtree, unpacked, ignore_errors=True)
     for entry in packed.iterdir():
         (unpacked / entry.name).write_bytes(entry.read_bytes())
     return unpacked
@@ -51,10 +54,12 @@ def ship_bundle(spark: SparkSession, directory: Path, runtime: str) -> ShippedBu
     name = f"bundle-{manifest.model_id[:16]}"
     if not (Path(SparkFiles.getRootDirectory()) / name).is_dir():
         skip = set() if runtime == "tensorflow" else {KERAS_MODEL}
-        with tempfile.TemporaryDirectory() as temporary:
-            archive = Path(temporary) / f"{name}.zip"
-            _zip(directory, [*manifest.files, MANIFEST], archive, skip)
-            spark.addArtifacts(f"{archive}#{name}", archive=True)
+        # Executors ask for the archive when their first task starts: it must outlive this call.
+        temporary = Path(tempfile.mkdtemp(prefix="dedup-bundle-"))
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        archive = temporary / f"{name}.zip"
+        _zip(directory, [*manifest.files, MANIFEST], archive, skip)
+        spark.addArtifacts(f"{archive}#{name}", archive=True)
     return ShippedBundle(name, runtime)
 
 

@@ -23,6 +23,9 @@ from dedup_job.tables import PHOTOS
 
 Fetch = Callable[[str], bytes]
 _OUTPUT_ROWS = 256
+# A task of a small catalog still holds enough photos to pay for its start.
+_MIN_PHOTOS_PER_TASK = 100
+_TASKS_PER_CORE = 4
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,13 @@ class _Reader:
         if photo.content_sha256 is not None:
             self.known[photo.content_sha256] = replace(photo, pixels=None, embedding=None)
         return photo
+
+
+def count_photo_tasks(n_photos: int, n_cores: int, photos_per_task: int) -> int:
+    """Tasks of the photo stage: several per core for balance, bounded in photos per task."""
+    at_least = -(-n_photos // photos_per_task)
+    at_most = max(1, n_photos // _MIN_PHOTOS_PER_TASK)
+    return max(1, at_least, min(_TASKS_PER_CORE * n_cores, at_most))
 
 
 def _requests(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,143 @@
+"""Embedding stage against a bare loop: photos per second, side by side, and worker memory.
+
+    python -m benchmarks.embed --photos DIR [--n-photos 5000] [--rounds 3] [--out FILE.json]
+
+Both sides use two processes, the same photo files and the same bundle, and are clocked from the
+first photo to the last; starting Spark, Python and the model is left out on both. The bare loop
+does nothing but read, decode, blur, resize and invoke the network.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from benchmarks.clock import (
+    Clocked,
+    Stopwatch,
+    open_clocked_embedder,
+    open_clocked_fetch,
+    read_clocks,
+)
+from benchmarks.photos import write_distinct_photos
+from dedup_job.io.bundles import ShippedBundle, locate_bundle, ship_bundle
+from dedup_job.io.fetch_policy import FetchPolicy
+from dedup_job.io.storage import Folder
+from dedup_job.io.tables import write_table
+from dedup_job.kernels.images import ImageLimits, prepare
+from dedup_job.kernels.model import load_embedder
+from dedup_job.stages.embeddings import photo_requests
+from dedup_job.stages.photo_worker import EmbedPhotos, count_photo_tasks
+from dedup_job.tables import PHOTOS
+
+N_PROCESSES = 2
+
+
+def run_stage(spark, paths: list[Path], bundle: ShippedBundle, n_tasks: int) -> Clocked:
+    """The job's own worker code, on Spark, with its defaults for local files."""
+    rows = spark.createDataFrame(
+        [(f"{i:08d}", f"file://{path.absolute()}") for i, path in enumerate(paths)],
+        "fetch_key string, source_uri string",
+    )
+    policy = FetchPolicy.from_config(_defaults().fetch, [str(paths[0].parent.absolute())])
+    with tempfile.TemporaryDirectory() as folder:
+        worker = EmbedPhotos(
+            open_fetch=partial(open_clocked_fetch, folder, policy),
+            open_embedder=partial(open_clocked_embedder, folder, bundle),
+            limits=ImageLimits(),
+            prefetch=_defaults().embed.prefetch,
+            n_threads=1,
+        )
+        stored = write_table(photo_requests(rows, n_tasks), PHOTOS, Folder(f"{folder}/out"), worker)
+        clocked = read_clocks(folder)
+    assert stored.n_rows == len(paths) == clocked.n_photos
+    return clocked
+
+
+def run_bare_loop(paths: list[Path], bundle: Path) -> Clocked:
+    """Two plain processes, each with half of the photos."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(N_PROCESSES)
+    with tempfile.TemporaryDirectory() as folder:
+        processes = [
+            context.Process(
+                target=_bare_loop,
+                args=([str(p) for p in paths[i::N_PROCESSES]], bundle, folder, barrier),
+            )
+            for i in range(N_PROCESSES)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        return read_clocks(folder)
+
+
+def _bare_loop(paths: list[str], bundle: Path, folder: str, barrier) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)
+    embedder, watch = load_embedder(bundle), Stopwatch(folder)
+    size_px, blur = embedder.manifest.input_px, embedder.manifest.blur_sigma_px
+    barrier.wait()
+    watch.start()
+    for path in paths:
+        embedder.embed(prepare(Path(path).read_bytes(), size_px, blur).pixels[None])
+        watch.done(1)
+
+
+def _defaults():
+    from dedup_job.config import JobConfig
+
+    return JobConfig()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photos to re-encode")
+    parser.add_argument("--n-photos", type=int, default=5_000)
+    parser.add_argument("--size", default="400x533", help="of the re-encoded photos")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", default="", help="bundle [the default one]")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dedup-bench")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+
+    width, height = (int(part) for part in arguments.size.split("x"))
+    folder = arguments.work / f"{arguments.size}-{arguments.n_photos}"
+    paths = write_distinct_photos(arguments.photos, folder, arguments.n_photos, (width, height))
+    directory = locate_bundle(arguments.model)
+
+    os.environ["DEDUP_LOCAL_CORES"] = str(N_PROCESSES)
+    from dedup_job.io.session import open_session
+
+    spark = open_session("benchmark")
+    bundle = ship_bundle(spark, directory, "litert")
+    n_tasks = count_photo_tasks(len(paths), N_PROCESSES, _defaults().embed.photos_per_task)
+    run_stage(spark, paths[:200], bundle, N_PROCESSES)  # starts workers and fills the disk cache
+
+    rounds = []
+    for i in range(arguments.rounds):
+        bare = run_bare_loop(paths, directory)
+        stage = run_stage(spark, paths, bundle, n_tasks)
+        ratio = stage.photos_per_s / bare.photos_per_s
+        rounds.append({"bare": bare.__dict__, "stage": stage.__dict__, "ratio": ratio})
+        print(
+            f"round {i + 1}: bare loop {bare.photos_per_s:7.1f}/s  stage {stage.photos_per_s:7.1f}/s"
+            f"  ratio {ratio:.3f}  worker peak {stage.peak_mib:.0f} MiB",
+            flush=True,
+        )
+    median = statistics.median(r["ratio"] for r in rounds)
+    peak = max(r["stage"]["peak_mib"] for r in rounds)
+    print(f"median ratio {median:.3f} over {len(paths)} photos; worker peak {peak:.0f} MiB")
+    if arguments.out:
+        arguments.out.write_text(json.dumps({"rounds": rounds, "median_ratio": median}, indent=2))
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()
