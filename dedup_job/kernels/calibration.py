@@ -128,8 +128,12 @@ class Calibration:
 
 
 def _log_interpolate(curve: Curve, cosines: ArrayLike) -> Floats:
-    # Survival falls by powers of ten, so a straight line between two points overstates it.
-    logs = np.log(np.maximum(curve.values, _TINY))
+    # Survival falls by powers of ten, so a straight line between two points overstates it. A zero
+    # (the end point of a tail) counts as a thousandth of the smallest limit above it, lest its
+    # logarithm drags the whole last stretch down.
+    positive = curve.values[curve.values > 0]
+    smallest = 1e-3 * positive.min() if len(positive) else _TINY
+    logs = np.log(np.maximum(curve.values, smallest))
     return np.exp(np.interp(np.asarray(cosines, dtype=np.float64), curve.scores, logs))
 
 
