@@ -98,7 +98,6 @@ class Part:
     offset: int = 0
     row_groups: tuple[int, ...] = ()
     first_row: int = 0
-    absolute_uris: bool = False
 
 
 def read_catalog(spark: SparkSession, config: CatalogConfig) -> DataFrame:
@@ -176,15 +175,12 @@ def _file_part(template: Part, found: CatalogFiles, index: int) -> Part:
 
 
 def _images_part(found: CatalogFiles, config: CatalogConfig, columns: CatalogColumns) -> Part:
-    needless = {name: s for name, s in columns.required.items() if s not in _ID_SETTINGS}
-    for name, setting in needless.items():
-        raise CatalogError(f"a folder of images has no column {name!r}; leave out {setting}")
-    # Relative names are relative to the folder; an image root elsewhere would mislead them.
-    absolute = config.image_root is not None
-    return Part(found.root, "images", columns, config.delimiter, absolute_uris=absolute)
-
-
-_ID_SETTINGS = ("catalog.sku_column", "catalog.uri_column")
+    for name, setting in columns.required.items():
+        if name not in (columns.sku, columns.uri):
+            raise CatalogError(f"a folder of images has no column {name!r}; leave out {setting}")
+    if catalog_base(config) != found.root:
+        raise CatalogError("a folder of images is its own image root; leave out catalog.image_root")
+    return Part(found.root, "images", columns, config.delimiter)
 
 
 def _inspect(part: Part) -> tuple[list[str], list[Part]]:
@@ -232,7 +228,7 @@ def _check_columns(
 def _missing(name: str, setting: str, names: list[str], delimiter: str) -> str:
     shown = ", ".join(repr(other[:60]) for other in names[:30]) + (", ..." if names[30:] else "")
     message = f"column {name!r} not found; there are: {shown}"
-    other_delimiter = next((mark for mark in ";\t|,:" if mark in names[0]), "")
+    other_delimiter = next((mark for mark in ";\t|,:" if names and mark in names[0]), "")
     if len(names) == 1 and other_delimiter not in ("", delimiter):
         return f"{message}. Is {other_delimiter!r} the delimiter? Use --set catalog.delimiter=..."
     folded = {other.strip().lower(): other for other in names}
@@ -245,9 +241,9 @@ def _missing(name: str, setting: str, names: list[str], delimiter: str) -> str:
 def _records(part: Part) -> Iterator[formats.Record]:
     columns = part.columns
     if part.format == "images":
-        yield from formats.read_images(part.location, columns.sku, columns.uri, part.absolute_uris)
+        yield from formats.read_images(part.location, columns.sku, columns.uri)
         return
-    with open_file(part.location) as stream:
+    with explained(part.location), open_file(part.location) as stream:
         if part.format == "csv":
             yield from formats.read_csv(stream, part.delimiter, columns.names)
         elif part.format == "jsonl":

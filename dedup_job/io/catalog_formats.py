@@ -241,10 +241,13 @@ def open_parquet(stream: BinaryIO) -> pq.ParquetFile:
         CatalogError: it is truncated, damaged, or no Parquet file.
     """
     try:
-        return pq.ParquetFile(stream)
+        return pq.ParquetFile(stream, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        problem = " ".join(str(error).split())[:200]
-        raise CatalogError(f"it is not a readable Parquet file: {problem}") from None
+        raise CatalogError(f"it is not a readable Parquet file: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def check_parquet_types(schema: pa.Schema, ids: Sequence[str], columns: Iterable[str]) -> None:
@@ -268,7 +271,20 @@ def check_parquet_types(schema: pa.Schema, ids: Sequence[str], columns: Iterable
 def read_parquet(
     file: pq.ParquetFile, row_groups: Sequence[int], first_position: int, columns: Iterable[str]
 ) -> Iterator[Record]:
-    """Read the named columns of some row groups, which start at `first_position`."""
+    """Read the named columns of some row groups, which start at `first_position`.
+
+    Raises:
+        CatalogError: their pages are damaged.
+    """
+    try:
+        yield from _parquet_records(file, row_groups, first_position, columns)
+    except (pa.ArrowException, OSError) as error:
+        raise CatalogError(f"Parquet pages cannot be read: {_one_line(error)}") from None
+
+
+def _parquet_records(
+    file: pq.ParquetFile, row_groups: Sequence[int], first_position: int, columns: Iterable[str]
+) -> Iterator[Record]:
     names = [name for name in columns if name in file.schema_arrow.names]
     position = first_position
     for batch in file.iter_batches(_PARQUET_ROWS, row_groups=list(row_groups), columns=names):
@@ -327,7 +343,7 @@ def _decoded(value: bytes | None) -> str | bytes | None:
 # Folder of images
 
 
-def read_images(folder: str, sku_column: str, uri_column: str, absolute: bool) -> Iterator[Record]:
+def read_images(folder: str, sku_column: str, uri_column: str) -> Iterator[Record]:
     """One record per picture file below a folder, sorted by name.
 
     The SKU is the path below the folder without its extension: `dress/red.jpg` is SKU `dress/red`.
@@ -336,13 +352,12 @@ def read_images(folder: str, sku_column: str, uri_column: str, absolute: bool) -
     Args:
         folder: local path or object prefix.
         sku_column: key of the SKU in the record.
-        uri_column: key of the image URI in the record.
-        absolute: whether URIs hold the folder too, rather than being relative to it.
+        uri_column: key of the image URI, relative to the folder, in the record.
     """
     names = (name for name in list_files(folder) if name.lower().endswith(IMAGE_SUFFIXES))
     for position, name in enumerate(names):
         if not _is_unicode(name):
             yield Record(position, {}, "file name is not UTF-8")
             continue
-        uri = f"{folder}/{name}" if absolute else f"./{name}" if ":" in name else name
+        uri = f"./{name}" if ":" in name else name  # else it would read as a scheme
         yield Record(position, {sku_column: os.path.splitext(name)[0], uri_column: uri})
