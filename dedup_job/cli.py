@@ -15,6 +15,7 @@ from dedup_job.arguments import build_parser, build_run_parser, parse, settings_
 from dedup_job.errors import DedupError
 
 logger = logging.getLogger("dedup_job")
+_KINDS = {kind.__name__: kind for kind in (DedupError, *DedupError.__subclasses__())}
 
 
 def run_and_exit() -> None:
@@ -47,13 +48,26 @@ def _guarded(command: Callable[[], None]) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the interpreter flushes it at exit)
         return 0
     except Exception as error:
-        logger.debug("", exc_info=error)
-        print(f"error: the run failed: {_root_cause(error)}", file=sys.stderr)
         if os.environ.get("DEDUP_TRACEBACK"):
             raise
-        print("set DEDUP_TRACEBACK=1 to see where", file=sys.stderr)
-        return 1
+        return _explain(error)
     return 0
+
+
+def _explain(error: Exception) -> int:
+    """Say what failed in one line; an error that an executor raised on purpose keeps its code."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for line in lines:
+        name, _, message = line.removeprefix("dedup_job.errors.").partition(": ")
+        kind = _KINDS.get(name) if line.startswith("dedup_job.errors.") else None
+        if kind is not None:
+            print(f"error: {message}", file=sys.stderr)
+            return kind.exit_code
+    from_python = [line for line in lines if "Error: " in line and not line.startswith("at ")]
+    text = from_python[-1] if from_python else (lines or [""])[0]
+    print(f"error: the run failed: {type(error).__name__}: {text[:400]}", file=sys.stderr)
+    print("set DEDUP_TRACEBACK=1 to see where", file=sys.stderr)
+    return 1
 
 
 def _dispatch(arguments: argparse.Namespace) -> None:
@@ -89,11 +103,3 @@ def _run(arguments: argparse.Namespace) -> None:
 
     result = run(settings)
     print(json.dumps(result.as_dict(), indent=2) if arguments.json else result.summary())
-
-
-def _root_cause(error: BaseException) -> str:
-    """The one line of a Spark failure that helps: the last Python error of the worker."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    python = [line for line in lines if "Error: " in line and not line.startswith("at ")]
-    text = (python or lines or [""])[-1 if python else 0]
-    return f"{type(error).__name__}: {text}"[:500]

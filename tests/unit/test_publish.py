@@ -61,7 +61,8 @@ def test_appended_files_do_not_touch_earlier_ones(tmp_path):
 
 
 def test_on_an_object_store_old_files_go_after_the_manifest(s3_server):
-    warehouse = open_warehouse(f"s3://{s3_server.create_bucket()}/warehouse")
+    s3_server.create_bucket("publish-test")
+    warehouse = open_warehouse("s3://publish-test/warehouse")
     target = warehouse.child("pairs", "run_date=2026-01-02")
     first = publish_table(_stage(warehouse.child("_staging", "1"), "x"), target, "r1")
     second = publish_table(_stage(warehouse.child("_staging", "2"), "y"), target, "r2")
