@@ -27,36 +27,50 @@ class CatalogConfig(_Section):
     path: str = Field(
         "", description="Parquet, CSV, JSON Lines file or folder of them, or folder of images"
     )
-    format: Literal["auto", "parquet", "csv", "jsonl", "images"] = "auto"
+    format: Literal["auto", "parquet", "csv", "jsonl", "images"] = Field(
+        "auto", description="auto, parquet, csv, jsonl or images; auto looks at name and content"
+    )
     image_root: str | None = Field(
         None, description="base of relative image URIs; default: the catalog's folder"
     )
-    sku_column: str = "sku_id"
-    uri_column: str = "image_uri"
-    version_column: str = "image_version"
-    variant_column: str = "variant_group"
-    block_by: tuple[str, ...] = ()
-    conflict: tuple[str, ...] = ()
+    sku_column: str = Field("sku_id", description="catalog column that holds sku_id")
+    uri_column: str = Field("image_uri", description="catalog column that holds image_uri")
+    version_column: str = Field(
+        "image_version", description="catalog column that holds image_version, if any"
+    )
+    variant_column: str = Field(
+        "variant_group", description="catalog column that holds variant_group, if any"
+    )
+    block_by: tuple[str, ...] = Field(
+        (), description="only rows with equal values in these columns are compared"
+    )
+    conflict: tuple[str, ...] = Field(
+        (), description="pairs that differ in these columns are reported, never grouped"
+    )
     canonical_order: str = Field(
         "", description='columns that rank survivors, "in_stock desc, created_at asc"'
     )
-    delimiter: str = Field(",", min_length=1, max_length=1)
+    delimiter: str = Field(",", min_length=1, max_length=1, description="of CSV files")
 
 
 class FetchConfig(_Section):
     """What may be fetched, and how patiently."""
 
-    allow_schemes: tuple[str, ...] = ("file", "s3", "gs", "http", "https")
+    allow_schemes: tuple[str, ...] = Field(
+        ("file", "s3", "gs", "http", "https"), description="URI schemes that may be fetched"
+    )
     allow_hosts: tuple[str, ...] = Field(
         (), description="hosts for http(s); '*' = any public address"
     )
     allow_buckets: tuple[str, ...] = Field(("*",), description="buckets for s3 and gs; '*' = any")
     allow_roots: tuple[str, ...] = Field((), description="folders for files, beside the image root")
-    max_bytes: int = Field(50_000_000, gt=0)
-    connect_timeout_s: Seconds = 5.0
-    read_timeout_s: Seconds = 10.0
-    total_timeout_s: Seconds = 30.0
-    max_attempts: int = Field(3, ge=1, le=10)
+    max_bytes: int = Field(50_000_000, gt=0, description="larger files are rejected")
+    connect_timeout_s: Seconds = Field(5.0, description="seconds to connect")
+    read_timeout_s: Seconds = Field(10.0, description="seconds without a byte")
+    total_timeout_s: Seconds = Field(
+        30.0, description="seconds for one photo, redirects, retries and waits included"
+    )
+    max_attempts: int = Field(3, ge=1, le=10, description="tries for failures that may pass")
     n_threads: int = Field(
         0, ge=0, le=64, description="fetch threads a task; 0 = 2 for files, 16 for remote"
     )
@@ -65,10 +79,12 @@ class FetchConfig(_Section):
 class ImagesConfig(_Section):
     """Header limits of photos; see `kernels.images.ImageLimits`."""
 
-    max_pixels: int = Field(ImageLimits.max_pixels, gt=0)
-    max_side_px: int = Field(ImageLimits.max_side_px, gt=0)
-    min_side_px: int = Field(ImageLimits.min_side_px, gt=0)
-    max_aspect: float = Field(ImageLimits.max_aspect, ge=1)
+    max_pixels: int = Field(ImageLimits.max_pixels, gt=0, description="width times height")
+    max_side_px: int = Field(ImageLimits.max_side_px, gt=0, description="longer side")
+    min_side_px: int = Field(ImageLimits.min_side_px, gt=0, description="shorter side")
+    max_aspect: float = Field(
+        ImageLimits.max_aspect, ge=1, description="longer side over shorter side"
+    )
 
 
 class ModelConfig(_Section):
@@ -77,17 +93,23 @@ class ModelConfig(_Section):
     bundle: str = Field(
         "", description="bundle directory; empty = the one that ships with the package"
     )
-    runtime: Literal["litert", "tensorflow"] = "litert"
+    runtime: Literal["litert", "tensorflow"] = Field(
+        "litert", description="litert (int8, CPU) or tensorflow (GPU executors)"
+    )
 
 
 class MatchConfig(_Section):
     """When two products are one."""
 
-    target_precision: Fraction = 0.97
+    target_precision: Fraction = Field(
+        0.97, description="precision of grouped pairs that the threshold is solved for"
+    )
     min_cosine: float | None = Field(
         None, gt=0, le=1, description="explicit threshold instead of a target"
     )
-    sku_match: Literal["any", "main", "majority"] = "any"
+    sku_match: Literal["any", "main", "majority"] = Field(
+        "any", description="how many photos of two SKUs must agree: any, main or majority"
+    )
     max_skus_per_photo: int = Field(
         20, ge=2, description="a content of more products is a placeholder"
     )
@@ -96,15 +118,19 @@ class MatchConfig(_Section):
         ge=0,
         description="other products of nearly the same photo (colourways, prints) a SKU has",
     )
-    chaining: Literal["components", "star", "average"] = "average"
+    chaining: Literal["components", "star", "average"] = Field(
+        "average", description="how groups are kept from chaining: components, star or average"
+    )
 
 
 class CandidatesConfig(_Section):
     """How neighbours are searched."""
 
-    search: Literal["annoy", "exact"] = "annoy"
-    target_recall: Fraction = 0.99
-    max_cell_rows: int = Field(250_000, ge=16)
+    search: Literal["annoy", "exact"] = Field("annoy", description="annoy, or exact (brute force)")
+    target_recall: Fraction = Field(
+        0.99, description="recall the search must reach, measured in every run"
+    )
+    max_cell_rows: int = Field(250_000, ge=16, description="contents a cell holds at most")
     n_trees: int = Field(
         32, ge=1, description="where the search starts; raised until the target is met"
     )
@@ -118,13 +144,13 @@ class CandidatesConfig(_Section):
         20_000, ge=0, description="smaller cells are searched exactly: quicker than Annoy there"
     )
     recall_queries: int = Field(1_000, ge=1, description="queries whose recall is measured exactly")
-    seed: int = 2026
+    seed: int = Field(2026, description="of indexes, samples and cells")
 
 
 class EmbedConfig(_Section):
     """How the embedding stage is cut into tasks."""
 
-    photos_per_task: int = Field(2_000, ge=1)
+    photos_per_task: int = Field(2_000, ge=1, description="photos a task takes at most")
     prefetch: int = Field(32, ge=1, description="photos decoded ahead of inference, at most")
 
 
@@ -132,15 +158,17 @@ class JobConfig(_Section):
     """Everything a run can be told."""
 
     catalog: CatalogConfig = CatalogConfig()
-    warehouse: str = ""
-    run_date: date | None = None
+    warehouse: str = Field("", description="where the tables live: a path, s3:// or gs://")
+    run_date: date | None = Field(None, description="partition to publish; null = today in UTC")
     fetch: FetchConfig = FetchConfig()
     images: ImagesConfig = ImagesConfig()
     model: ModelConfig = ModelConfig()
     match: MatchConfig = MatchConfig()
     candidates: CandidatesConfig = CandidatesConfig()
     embed: EmbedConfig = EmbedConfig()
-    dollars_per_core_hour: float | None = Field(None, gt=0)
+    dollars_per_core_hour: float | None = Field(
+        None, gt=0, description="price, to report cost per million photos"
+    )
 
     @model_validator(mode="after")
     def _columns_are_distinct(self) -> "JobConfig":

@@ -96,14 +96,14 @@ def _rotate(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 EDITS: dict[str, Edit] = {
-    "recompress": _recompress,
-    "rescale": _rescale,
-    "crop": _crop,
-    "pad_square": _pad_square,
-    "badge": _badge,
-    "watermark": _watermark,
-    "light": _light,
-    "white_balance": _white_balance,
     "mirror": _mirror,
     "rotate": _rotate,
+    "crop": _crop,
+    "rescale": _rescale,
+    "light": _light,
+    "white_balance": _white_balance,
+    "recompress": _recompress,
+    "pad_square": _pad_square,
+    "watermark": _watermark,
+    "badge": _badge,
 }

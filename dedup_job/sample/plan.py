@@ -86,7 +86,9 @@ def _duplicates(listing: Listing, kind: str, rng: np.random.Generator) -> Iterat
             edits: tuple[str, ...] = ("copy",)
         else:
             n_edits = 1 + int(rng.random() < 0.4)
-            edits = tuple(str(name) for name in rng.choice(list(EDITS), n_edits, replace=False))
+            # In the order of EDITS: badges and watermarks are laid on last, so never mirrored.
+            chosen = rng.choice(len(EDITS), n_edits, replace=False)
+            edits = tuple(list(EDITS)[index] for index in sorted(chosen))
         yield replace(listing, kind=kind or "+".join(edits), edits=edits, sizes=())
 
 
