@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from dedup_job.tables import GROUP_ROWS, GROUPED_PAIRS, arrow_batch
 
 _HASH_DIGITS = 16  # 64 bits: ten million groups born in one night, one collision in 370,000 nights
 _MISSING_MARGIN = 0.02
+# Spark takes milliseconds to hand a group over, and most groups are pairs: many share one call.
+_MEMBERS_PER_BUCKET = 2_000
+_MEMBER_COLUMNS = ["group_id", "sku_id", "is_exact", "variant_group", "order_values", "n_pixels"]
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,16 @@ def group_products(
 
 
 def label_products(product_pairs: DataFrame, rules: GroupRules) -> DataFrame:
-    """Grouped products only: sku_id, group_id, is_exact (has an exact copy in its group)."""
-    edges = product_pairs.select(
-        "sku_id_a", "sku_id_b", "cosine", "match_type", "in_conflict"
-    ).toArrow()
-    labels = product_pairs.sparkSession.createDataFrame(label_on_driver(edges, rules))
-    return labels.select(
-        "sku_id", _born_id(F.col("first_sku_id"), rules).alias("group_id"), "is_exact"
+    """Grouped products only: sku_id, group_id, is_exact (has an exact copy in its group), bucket."""
+    pairs = product_pairs.select("sku_id_a", "sku_id_b", "cosine", "match_type", "in_conflict")
+    labels = label_on_driver(pairs.toArrow(), rules)
+    n_buckets = 1 + labels.num_rows // _MEMBERS_PER_BUCKET
+    group_id = _born_id(F.col("first_sku_id"), rules)
+    return (
+        product_pairs.sparkSession.createDataFrame(labels)
+        .withColumn("group_id", group_id)
+        .withColumn("bucket", F.pmod(F.xxhash64("group_id"), F.lit(n_buckets)))
+        .select("sku_id", "group_id", "is_exact", "bucket")
     )
 
 
@@ -160,8 +167,8 @@ def _describe_groups(
     rules: GroupRules,
 ) -> DataFrame:
     # Not a partial: pyspark 4.3 fails to read the type hints of one here (UnboundLocalError).
-    def describe_this_group(photos: pa.Table) -> pa.Table:
-        return describe_group(photos, rules)
+    def describe_this_bucket(photos: pa.Table) -> pa.Table:
+        return describe_groups(photos, rules)
 
     members = labels.join(
         products.select("block", "product", "sku_id", "variant_group", "order_values", "n_pixels"),
@@ -173,25 +180,35 @@ def _describe_groups(
         .dropDuplicates(["sku_id", "content_sha256"])
         .join(contents, ["block", "content_sha256"])
         .drop("block", "product")
-        .groupBy("group_id")
-        .applyInArrow(describe_this_group, GROUP_ROWS.ddl)
+        .groupBy("bucket")
+        .applyInArrow(describe_this_bucket, GROUP_ROWS.ddl)
     )
 
 
-def describe_group(photos: pa.Table, rules: GroupRules) -> pa.Table:
-    """Turn the photos of one group's members into its GROUP_ROWS; runs on executors."""
-    photos = photos.sort_by([("sku_id", "ascending"), ("content_sha256", "ascending")])
-    owner = photos["sku_id"].combine_chunks().dictionary_encode()
-    content = photos["content_sha256"].combine_chunks().dictionary_encode()
-    embedding = photos["embedding"].combine_chunks()
-    vectors = embedding.flatten().to_numpy().reshape(len(embedding), -1)
-    code = owner.indices.to_numpy()
-    first_photo = np.unique(code, return_index=True)[1]
-    members = photos.drop(["embedding", "content_sha256"]).take(pa.array(first_photo)).to_pylist()
-    canonical = _survivor(members, rules.order)
-    to_canonical, lowest = group_cosines(code, content.indices.to_numpy(), vectors, canonical)
-    rows = _group_rows(members, canonical, to_canonical.tolist(), float(lowest), rules.run_date)
+def describe_groups(photos: pa.Table, rules: GroupRules) -> pa.Table:
+    """Turn the photos of some groups' members into their GROUP_ROWS; runs on executors."""
+    keys = ("group_id", "sku_id", "content_sha256")
+    photos = photos.sort_by([(key, "ascending") for key in keys]).combine_chunks()
+    group = photos["group_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+    lengths = np.diff(np.r_[starts, len(group)])
+    rows = chain.from_iterable(
+        _describe_group(photos.slice(start, length), rules)
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)
+    )
     return pa.Table.from_batches([arrow_batch(GROUP_ROWS, rows)])
+
+
+def _describe_group(photos: pa.Table, rules: GroupRules) -> Iterable[dict[str, object]]:
+    """Rows of one group, from its photos sorted by SKU and content."""
+    owner = photos["sku_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    content = photos["content_sha256"].combine_chunks().dictionary_encode().indices.to_numpy()
+    vectors = photos["embedding"].combine_chunks().flatten().to_numpy().reshape(len(owner), -1)
+    first_photo = np.unique(owner, return_index=True)[1]
+    members = photos.select(_MEMBER_COLUMNS).take(pa.array(first_photo)).to_pylist()
+    canonical = _survivor(members, rules.order)
+    to_canonical, lowest = group_cosines(owner, content, vectors, canonical)
+    return _group_rows(members, canonical, to_canonical.tolist(), float(lowest), rules.run_date)
 
 
 def _survivor(members: list[dict[str, Any]], order: tuple[OrderColumn, ...]) -> int:

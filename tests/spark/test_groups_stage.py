@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from dedup_job.kernels.ranking import parse_canonical_order
-from dedup_job.stages.groups import GroupRules, describe_group, group_products, label_on_driver
+from dedup_job.stages import groups as groups_stage
+from dedup_job.stages.groups import GroupRules, describe_groups, group_products, label_on_driver
 from dedup_job.stages.pairs import match_products
 from dedup_job.stages.products import represent_products
 from dedup_job.tables import (
@@ -211,9 +212,12 @@ def test_product_pairs_equal_loops(spark, sku_match):
 
 
 @pytest.mark.parametrize("chaining", ["components", "average"])
-def test_pairs_and_groups_agree_and_do_not_depend_on_order_or_partitions(spark, chaining):
+def test_pairs_and_groups_agree_and_do_not_depend_on_order_or_partitions(
+    spark, chaining, monkeypatch
+):
     catalog = random_catalog(seed=7)
     result = catalog.run(spark, chaining=chaining)
+    monkeypatch.setattr(groups_stage, "_MEMBERS_PER_BUCKET", 2)
     assert catalog.run(spark, chaining=chaining, shuffle=1) == result
     _, pairs, groups = result
     group_of = {row["sku_id"]: row["group_id"] for row in groups}
@@ -316,7 +320,7 @@ def test_a_large_group_is_one_matrix_product():
             "embedding": pa.array(list(vectors), pa.list_(pa.float32())),
         }
     )
-    rows = describe_group(table, GroupRules("star", (), MIN_COSINE, FLOOR, RUN_DATE)).to_pylist()
+    rows = describe_groups(table, GroupRules("star", (), MIN_COSINE, FLOOR, RUN_DATE)).to_pylist()
     best = (vectors @ vectors.T).reshape(500, 3, 500, 3).max(axis=(1, 3))
     assert [row["sku_id"] for row in rows] == [f"{i:03d}" for i in range(500)]
     assert [row["cosine_to_canonical"] for row in rows[1:]] == pytest.approx(best[0, 1:], abs=1e-6)
