@@ -12,10 +12,19 @@ import sys
 from collections.abc import Callable, Sequence
 
 from dedup_job.arguments import build_parser, build_run_parser, parse, settings_from
-from dedup_job.errors import DedupError
+from dedup_job.errors import (
+    CatalogError,
+    ConfigError,
+    DedupError,
+    GateError,
+    ModelContractError,
+)
 
 logger = logging.getLogger("dedup_job")
-_KINDS = {kind.__name__: kind for kind in (DedupError, *DedupError.__subclasses__())}
+_KINDS: dict[str, type[DedupError]] = {
+    kind.__name__: kind
+    for kind in (ConfigError, CatalogError, ModelContractError, GateError, DedupError)
+}
 
 
 def run_and_exit() -> None:

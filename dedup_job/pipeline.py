@@ -20,7 +20,7 @@ from dedup_job.io.fetch_policy import FetchPolicy
 from dedup_job.io.progress import watch_files
 from dedup_job.io.session import count_cores, open_session
 from dedup_job.io.storage import open_warehouse
-from dedup_job.io.tables import StoredTable, read_table, write_table
+from dedup_job.io.tables import read_table, write_table
 from dedup_job.kernels.bundle import Manifest, read_manifest
 from dedup_job.kernels.calibration import Calibration, read_calibration
 from dedup_job.kernels.ranking import OrderColumn, parse_canonical_order
@@ -34,14 +34,14 @@ from dedup_job.kernels.threshold import (
 from dedup_job.nightly.context import RunContext, start_run
 from dedup_job.nightly.report_tables import Findings
 from dedup_job.nightly.reporting import publish_run
-from dedup_job.nightly.results import RowCounts, RunResult, Search
+from dedup_job.nightly.results import RunResult, Search
 from dedup_job.settings import Settings
 from dedup_job.stages.candidates import count_cosines, search_until_recall
-from dedup_job.stages.catalog import split_catalog
+from dedup_job.stages.catalog import CLASSIFIED_CATALOG, classify_catalog, rejected_rows
+from dedup_job.stages.catalog import usable_rows as usable_catalog
 from dedup_job.stages.cells import plan_cells
 from dedup_job.stages.embeddings import (
     comparable_rows,
-    count_rows_by_origin,
     distinct_embeddings,
     find_placeholders,
     photo_requests,
@@ -54,16 +54,11 @@ from dedup_job.stages.pairs import match_products
 from dedup_job.stages.photo_worker import EmbedPhotos, Fetch, count_photo_tasks
 from dedup_job.stages.products import represent_products
 from dedup_job.tables import (
-    CATALOG_REJECTS,
-    CATALOG_ROWS,
     CONTENTS,
-    IMAGE_EMBEDDINGS,
-    PHOTO_ROWS,
     PHOTOS,
     PLACEHOLDERS,
     PRODUCT_PAIRS,
     PRODUCTS,
-    RAW_CATALOG,
     USABLE_ROWS,
 )
 
@@ -82,22 +77,21 @@ class Model:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The catalog in two: rows that name a photo, and rejects. `n_rows` counts what was read."""
+    """The catalog in two: rows that name a photo, and rejects. `n_rows` counts both."""
 
     n_rows: int
-    rows: StoredTable
-    rejects: StoredTable
+    rows: DataFrame
+    rejects: DataFrame
 
 
 @dataclass(frozen=True)
 class Photos:
-    """What the photo stage leaves behind. Frames are stored; reading them computes nothing."""
+    """What the photo stage leaves behind; every frame reads what is stored, none fetches again."""
 
     usable: DataFrame
-    rejects: StoredTable
-    placeholders: StoredTable
-    embeddings: StoredTable
-    origins: dict[str, int]
+    rejects: DataFrame
+    placeholders: DataFrame
+    embeddings: DataFrame
 
 
 def run(settings: Settings) -> RunResult:
@@ -118,12 +112,12 @@ def run(settings: Settings) -> RunResult:
     context = start_run(spark, warehouse, config.run_date)
     try:
         catalog = take_catalog(context, config)
-        photos = embed_photos(context, config, model, catalog.rows)
+        photos = embed_photos(context, config, model, catalog)
         photo_rows, contents = select_contents(context, photos)
         search, photo_pairs = find_candidates(context, config, model, contents)
         grouping = group(context, config, order, photo_rows, contents, search, photo_pairs)
         found = Findings(
-            rows=count_rows(catalog, photos),
+            n_catalog_rows=catalog.n_rows,
             search=search,
             usable=photos.usable,
             catalog_rejects=catalog.rejects,
@@ -148,36 +142,31 @@ def open_model(config: JobConfig) -> Model:
 def take_catalog(context: RunContext, config: JobConfig) -> Catalog:
     """Read the catalog and part it into rows that name a photo, and rejects."""
     with context.stage("catalog"):
-        raw = context.store(read_catalog(context.spark, config.catalog), RAW_CATALOG)
-        rows, rejects = split_catalog(read_table(context.spark, raw), catalog_base(config.catalog))
-        return Catalog(
-            raw.n_rows, context.store(rows, CATALOG_ROWS), context.store(rejects, CATALOG_REJECTS)
+        raw = read_catalog(context.spark, config.catalog)
+        stored = context.store(
+            classify_catalog(raw, catalog_base(config.catalog)), CLASSIFIED_CATALOG
         )
+        classified = read_table(context.spark, stored)
+        return Catalog(stored.n_rows, usable_catalog(classified), rejected_rows(classified))
 
 
-def embed_photos(context: RunContext, config: JobConfig, model: Model, rows: StoredTable) -> Photos:
+def embed_photos(context: RunContext, config: JobConfig, model: Model, catalog: Catalog) -> Photos:
     """Fetch, decode and embed every photo once; find rejects and placeholders."""
     with context.stage("embeddings"):
-        catalog_rows = read_table(context.spark, rows)
-        n_tasks = count_photo_tasks(
-            rows.n_rows, count_cores(context.spark), config.embed.photos_per_task
-        )
-        worker = photo_worker(context, config, model, catalog_rows)
-        requests, folder = photo_requests(catalog_rows, n_tasks), context.new_folder(PHOTOS.name)
+        n_cores, per_task = count_cores(context.spark), config.embed.photos_per_task
+        n_tasks = count_photo_tasks(catalog.n_rows, n_cores, per_task)
+        requests, folder = photo_requests(catalog.rows, n_tasks), context.new_folder(PHOTOS.name)
+        worker = photo_worker(context, config, model, catalog.rows)
         with watch_files(folder, n_tasks, "photos"):
             stored = write_table(requests, PHOTOS, folder, worker)
         photos = read_table(context.spark, stored)
-        usable = context.materialise(usable_rows(catalog_rows, photos), USABLE_ROWS)
-        placeholders = context.store(
-            find_placeholders(usable, config.match.max_skus_per_photo), PLACEHOLDERS
-        )
-        origins = count_rows_by_origin(usable, read_table(context.spark, placeholders))
+        usable = context.materialise(usable_rows(catalog.rows, photos), USABLE_ROWS)
+        shared = find_placeholders(usable, config.match.max_skus_per_photo)
         return Photos(
             usable=usable,
-            rejects=context.store(reject_photos(catalog_rows, photos), CATALOG_REJECTS),
-            placeholders=placeholders,
-            embeddings=context.store(distinct_embeddings(photos), IMAGE_EMBEDDINGS),
-            origins={row["origin"]: row["count"] for row in origins.collect()},
+            rejects=reject_photos(catalog.rows, photos),
+            placeholders=context.materialise(shared, PLACEHOLDERS),
+            embeddings=distinct_embeddings(photos),
         )
 
 
@@ -202,25 +191,11 @@ def open_fetch(policy: FetchPolicy) -> Fetch:
     return Fetcher(policy).fetch
 
 
-def count_rows(catalog: Catalog, photos: Photos) -> RowCounts:
-    """Where every catalog row ended; checked before anything is published."""
-    return RowCounts(
-        catalog=catalog.n_rows,
-        embedded=photos.origins.get("embedded", 0),
-        reused=0,
-        shared_content=photos.origins.get("shared_content", 0),
-        placeholder=photos.origins.get("placeholder", 0),
-        rejected=catalog.rejects.n_rows + photos.rejects.n_rows,
-    )
-
-
 def select_contents(context: RunContext, photos: Photos) -> tuple[DataFrame, DataFrame]:
     """Rows that may match, and their distinct contents with embeddings."""
-    placeholders = read_table(context.spark, photos.placeholders)
-    embeddings = read_table(context.spark, photos.embeddings)
-    photo_rows = context.materialise(comparable_rows(photos.usable, placeholders), PHOTO_ROWS)
-    contents = context.materialise(searchable_contents(photo_rows, embeddings), CONTENTS)
-    return photo_rows, contents
+    photo_rows = comparable_rows(photos.usable, photos.placeholders)
+    contents = searchable_contents(photo_rows, photos.embeddings)
+    return photo_rows, context.materialise(contents, CONTENTS)
 
 
 def find_candidates(
@@ -235,22 +210,28 @@ def find_candidates(
         plan = plan_cells(contents, config.candidates)
         size = CatalogSize(plan.n_contents, plan.n_comparisons, config.match.look_alikes_per_sku)
         floor = search_floor(model.calibration, size, config.match.min_cosine)
-        judge = partial(choose_threshold, config=config, model=model, size=size, floor=floor)
+        choices: list[ThresholdChoice] = []
+
+        def solve(pairs: DataFrame) -> float:
+            choices.append(choose_threshold(pairs, config, model, size, floor))
+            return choices[-1].min_cosine
+
         outcome = search_until_recall(
             contents,
             config.candidates,
             floor,
-            lambda pairs: judge(pairs).min_cosine,
+            solve,
             context.materialise,
             plan,
         )
-        search = Search(floor, judge(outcome.pairs), outcome.estimate, outcome.effort, size)
-        if not outcome.target_met:
+        search = Search(floor, choices[-1], outcome.estimate, outcome.effort, size)
+        recall = outcome.estimate.recall
+        if recall is not None and not outcome.target_met:
             raise GateError(
-                f"candidate recall is {outcome.estimate.recall:.3f} at maximum effort, "
-                f"candidates.target_recall is {config.candidates.target_recall}; nothing was "
-                "published. Raise --set candidates.max_effort=8, or accept it with "
-                f"--set candidates.target_recall={max(outcome.estimate.recall - 0.005, 0.01):.3f}"
+                f"candidate recall is {recall:.3f} at maximum effort, candidates.target_recall is "
+                f"{config.candidates.target_recall}; nothing was published. Raise "
+                "--set candidates.max_effort=8, or accept it with "
+                f"--set candidates.target_recall={max(recall - 0.005, 0.01):.3f}"
             )
         return search, outcome.pairs
 

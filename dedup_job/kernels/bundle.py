@@ -64,7 +64,7 @@ def write_manifest(
         blur_sigma_px: see `kernels.images.prepare`.
         facts: everything else worth keeping: library versions, data fingerprint, quality.
     """
-    files = {
+    files: dict[str, dict[str, Any]] = {
         path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size}
         for path in sorted(directory.iterdir())
         if path.is_file() and path.name != MANIFEST

@@ -10,6 +10,7 @@ from dedup_job.io.tables import StoredTable, list_table, read_table, write_rows
 from dedup_job.kernels.calibration import Calibration
 from dedup_job.nightly.context import RunContext
 from dedup_job.nightly.results import RowCounts, Search
+from dedup_job.stages.embeddings import count_rows_by_origin
 from dedup_job.stages.groups import Grouping
 from dedup_job.stages.reports import (
     RunIdentity,
@@ -37,18 +38,15 @@ _STATE_FILES = 8
 
 @dataclass(frozen=True)
 class Findings:
-    """What the stages found: everything a report is made of.
+    """What the stages found: everything a report is made of. Every frame reads stored tables."""
 
-    `usable`, `photo_pairs` and the frames of `grouping` read stored tables.
-    """
-
-    rows: RowCounts
+    n_catalog_rows: int
     search: Search
     usable: DataFrame
-    catalog_rejects: StoredTable
-    photo_rejects: StoredTable
-    placeholders: StoredTable
-    embeddings: StoredTable
+    catalog_rejects: DataFrame
+    photo_rejects: DataFrame
+    placeholders: DataFrame
+    embeddings: DataFrame
     photo_pairs: DataFrame
     grouping: Grouping
 
@@ -59,19 +57,13 @@ def store_reports(
     """Compute the four report tables of the findings, by name."""
     identity = RunIdentity(context.run_id, calibration.model_id)
 
-    def read(stored: StoredTable) -> DataFrame:
-        return read_table(context.spark, stored)
-
     frames: list[tuple[Table, DataFrame]] = [
         (DUPLICATE_GROUPS, report_groups(found.grouping.groups, identity)),
         (DUPLICATE_PAIRS, report_pairs(found.grouping.pairs, calibration, identity)),
-        (
-            REJECTED_IMAGES,
-            report_rejects(read(found.catalog_rejects), read(found.photo_rejects), identity),
-        ),
-        (PLACEHOLDER_IMAGES, report_placeholders(read(found.placeholders), identity)),
+        (REJECTED_IMAGES, report_rejects(found.catalog_rejects, found.photo_rejects, identity)),
+        (PLACEHOLDER_IMAGES, report_placeholders(found.placeholders, identity)),
     ]
-    n_rows = found.rows.catalog  # no report is much longer than its catalog
+    n_rows = found.n_catalog_rows  # no report is much longer than its catalog
     return {t.name: _store(context, arrange(frame, t, n_rows), t) for t, frame in frames}
 
 
@@ -85,13 +77,27 @@ def store_state(context: RunContext, found: Findings) -> dict[str, StoredTable]:
     }
 
 
-def store_new_embeddings(
-    context: RunContext, embeddings: StoredTable, target: Folder
-) -> StoredTable:
+def store_new_embeddings(context: RunContext, embeddings: DataFrame, target: Folder) -> StoredTable:
     """Compute the embeddings that `target`, the model's folder, does not hold yet."""
     known = read_table(context.spark, list_table(IMAGE_EMBEDDINGS, target), ["content_sha256"])
-    new = read_table(context.spark, embeddings).join(known, "content_sha256", "left_anti")
+    new = embeddings.join(known, "content_sha256", "left_anti")
     return context.store(new.coalesce(_STATE_FILES), IMAGE_EMBEDDINGS)
+
+
+def count_rows(found: Findings, reports: dict[str, StoredTable]) -> RowCounts:
+    """Where every catalog row ended, counted from what is about to be published."""
+    origins = {
+        row["origin"]: row["count"]
+        for row in count_rows_by_origin(found.usable, found.placeholders).collect()
+    }
+    return RowCounts(
+        catalog=found.n_catalog_rows,
+        embedded=origins.get("embedded", 0),
+        reused=0,
+        shared_content=origins.get("shared_content", 0),
+        placeholder=origins.get("placeholder", 0),
+        rejected=reports[REJECTED_IMAGES.name].n_rows,
+    )
 
 
 def store_rows(context: RunContext, rows: Sequence[dict[str, object]], table: Table) -> StoredTable:

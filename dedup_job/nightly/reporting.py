@@ -12,12 +12,13 @@ from dedup_job.kernels.calibration import Calibration
 from dedup_job.nightly.context import RunContext
 from dedup_job.nightly.report_tables import (
     Findings,
+    count_rows,
     store_new_embeddings,
     store_reports,
     store_rows,
     store_state,
 )
-from dedup_job.nightly.results import RunResult
+from dedup_job.nightly.results import RowCounts, RunResult
 from dedup_job.settings import Settings
 from dedup_job.tables import (
     DUPLICATE_GROUPS,
@@ -38,7 +39,6 @@ def publish_run(
     Raises:
         DedupError: rows were lost or doubled; nothing is published.
     """
-    found.rows.check()
     embeddings_folder = context.warehouse.child(
         IMAGE_EMBEDDINGS.name, f"model_id={calibration.model_id}"
     )
@@ -46,8 +46,10 @@ def publish_run(
         reports = store_reports(context, calibration, found)
         state = store_state(context, found)
         embeddings = store_new_embeddings(context, found.embeddings, embeddings_folder)
-    result = _summarise(context, settings, found, reports)
-    run_row = _run_row(context, settings, calibration, found, result)
+        rows = count_rows(found, reports)
+        rows.check()
+    result = _summarise(context, settings, found, rows, reports)
+    run_row = _run_row(context, settings, calibration, result)
     _measure(context, found, result)
     metrics = [{**asdict(metric), "run_id": context.run_id} for metric in context.metrics]
     reports[RUNS.name] = store_rows(context, [run_row], RUNS)
@@ -74,7 +76,11 @@ def _publish(
 
 
 def _summarise(
-    context: RunContext, settings: Settings, found: Findings, reports: Mapping[str, StoredTable]
+    context: RunContext,
+    settings: Settings,
+    found: Findings,
+    rows: RowCounts,
+    reports: Mapping[str, StoredTable],
 ) -> RunResult:
     threshold, recall = found.search.threshold, found.search.recall
     wall_time_s = (datetime.now(UTC) - context.started_at).total_seconds()
@@ -83,7 +89,7 @@ def _summarise(
         run_id=context.run_id,
         run_date=context.run_date.isoformat(),
         warehouse=context.warehouse.uri,
-        rows=found.rows,
+        rows=rows,
         rejects_by_reason=_count_reasons(context, reports[REJECTED_IMAGES.name]),
         min_cosine=threshold.min_cosine,
         expected_precision=threshold.expected_precision,
@@ -95,8 +101,8 @@ def _summarise(
         n_groups=read_table(context.spark, groups, ["is_canonical"]).where("is_canonical").count(),
         n_grouped_skus=groups.n_rows,
         wall_time_s=wall_time_s,
-        photos_per_s=found.rows.catalog / max(context.seconds_of("embeddings"), 1e-9),
-        dollars_per_million_photos=_cost(context, settings, found.rows.catalog, wall_time_s),
+        photos_per_s=rows.catalog / max(context.seconds_of("embeddings"), 1e-9),
+        dollars_per_million_photos=_cost(context, settings, rows.catalog, wall_time_s),
     )
 
 
@@ -117,7 +123,7 @@ def _count_reasons(context: RunContext, rejects: StoredTable) -> dict[str, int]:
 def _measure(context: RunContext, found: Findings, result: RunResult) -> None:
     """The figures of `run_metrics` beside the stages' wall times."""
     threshold, recall = found.search.threshold, found.search.recall
-    for name, value in asdict(found.rows).items():
+    for name, value in asdict(result.rows).items():
         context.measure("catalog", f"rows_{name}", value, "rows")
     for reason, value in result.rejects_by_reason.items():
         context.measure("catalog", f"rejected_{reason}", value, "rows")
@@ -145,10 +151,9 @@ def _run_row(
     context: RunContext,
     settings: Settings,
     calibration: Calibration,
-    found: Findings,
     result: RunResult,
 ) -> dict[str, object]:
-    config, rows = settings.config, found.rows
+    config, rows = settings.config, result.rows
     is_explicit = config.match.min_cosine is not None
     return {
         "run_id": context.run_id,
