@@ -5,6 +5,7 @@ warehouse's staging folder, so that no photo is fetched or embedded twice when S
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from pyspark.sql import DataFrame
 from dedup_job.config import JobConfig
 from dedup_job.errors import ConfigError, GateError
 from dedup_job.io.bundles import load_shipped, locate_bundle, ship_bundle
-from dedup_job.io.catalog import catalog_base, read_catalog
+from dedup_job.io.catalog import Part, catalog_base, plan_catalog, read_catalog
 from dedup_job.io.fetch import Fetcher
 from dedup_job.io.fetch_policy import FetchPolicy
 from dedup_job.io.progress import watch_files
@@ -107,11 +108,12 @@ def run(settings: Settings) -> RunResult:
         raise ConfigError("catalog.path is missing; give --catalog PATH")
     warehouse = open_warehouse(config.warehouse)
     order = parse_canonical_order(config.catalog.canonical_order)
+    parts = plan_catalog(config.catalog)
     model = open_model(config)
     spark = open_session()
     context = start_run(spark, warehouse, config.run_date)
     try:
-        catalog = take_catalog(context, config)
+        catalog = take_catalog(context, config, parts)
         photos = embed_photos(context, config, model, catalog)
         photo_rows, contents = select_contents(context, photos)
         search, photo_pairs = find_candidates(context, config, model, contents)
@@ -139,10 +141,10 @@ def open_model(config: JobConfig) -> Model:
     return Model(directory, manifest, read_calibration(directory, manifest.model_id))
 
 
-def take_catalog(context: RunContext, config: JobConfig) -> Catalog:
+def take_catalog(context: RunContext, config: JobConfig, parts: Sequence[Part]) -> Catalog:
     """Read the catalog and part it into rows that name a photo, and rejects."""
     with context.stage("catalog"):
-        raw = read_catalog(context.spark, config.catalog)
+        raw = read_catalog(context.spark, parts)
         stored = context.store(
             classify_catalog(raw, catalog_base(config.catalog)), CLASSIFIED_CATALOG
         )

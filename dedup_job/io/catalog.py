@@ -6,7 +6,7 @@ first task starts, and what concerns one row is that row's `malformed`.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -100,15 +100,13 @@ class Part:
     first_row: int = 0
 
 
-def read_catalog(spark: SparkSession, config: CatalogConfig) -> DataFrame:
+def read_catalog(spark: SparkSession, parts: Sequence[Part]) -> DataFrame:
     """Read a catalog as the table RAW_CATALOG: every row of it, readable or not.
 
-    Raises:
-        CatalogError: in one line, for a catalog that is missing, empty, unreadable as a whole, or
-            lacks a column. Raised here, before any task starts.
-        ConfigError: `catalog.canonical_order` cannot be parsed, or a package is missing.
+    Args:
+        spark: the session.
+        parts: from `plan_catalog`, which needs no session and finds what is wrong with the whole.
     """
-    parts = plan_catalog(config)
     n_tasks = min(len(parts), _MAX_TASKS)
     numbers = spark.range(0, len(parts), 1, n_tasks)
     return numbers.mapInArrow(_ReadParts(tuple(parts)), RAW_CATALOG.ddl)
@@ -118,7 +116,9 @@ def plan_catalog(config: CatalogConfig) -> list[Part]:
     """Find the catalog's files, check their headers, and cut them into parts in catalog order.
 
     Raises:
-        CatalogError, ConfigError: as `read_catalog`.
+        CatalogError: in one line, for a catalog that is missing, empty, unreadable as a whole, or
+            lacks a column.
+        ConfigError: `catalog.canonical_order` cannot be parsed, or a package is missing.
     """
     columns = CatalogColumns.from_config(config)
     found = find_catalog(config)

@@ -102,16 +102,15 @@ class Folder:
 
     def _filesystem(self) -> Any:
         scheme = self.uri.split("://", 1)[0] if not self.is_local else "file"
+        if scheme != "file" and scheme not in _EXTRAS:
+            raise ConfigError(
+                f"{self.uri}: scheme {scheme!r} is not supported; use a path, s3:// or gs://"
+            )
         try:
             return fsspec.filesystem("s3" if scheme == "s3a" else scheme)
-        except (ImportError, ValueError):
-            extra = _EXTRAS.get(scheme)
-            if extra is None:
-                raise ConfigError(
-                    f"{self.uri}: scheme {scheme!r} is not supported; use a path, s3:// or gs://"
-                ) from None
+        except ImportError:
             raise ConfigError(
-                f"{self.uri} needs another package: pip install 'catalog-dedup[{extra}]'"
+                f"{self.uri} needs another package: pip install 'catalog-dedup[{_EXTRAS[scheme]}]'"
             ) from None
 
 

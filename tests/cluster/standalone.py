@@ -38,13 +38,17 @@ def start_cluster(folder: Path) -> Iterator[Cluster]:
     python = make_bare_python(folder / "python")
     port = _free_port()
     url = f"spark://127.0.0.1:{port}"
-    processes = [_start(folder, "master", ["master.Master", "--host", "127.0.0.1", "--port", str(port)])]
+    processes = [
+        _start(folder, "master", ["master.Master", "--host", "127.0.0.1", "--port", str(port)])
+    ]
     try:
         _wait_for_port(port, processes[0])
         for host in ("127.0.0.1", "127.0.0.2"):
             worker = ["worker.Worker", "--host", host, "-c", "1", "-m", "2g"]
             work = folder / f"worker-{host}"
-            processes.append(_start(folder, f"worker-{host}", [*worker, "--work-dir", str(work), url]))
+            processes.append(
+                _start(folder, f"worker-{host}", [*worker, "--work-dir", str(work), url])
+            )
         _wait_for_workers(folder / "master.log", 2)
         yield Cluster(url, python, folder)
     finally:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dedup_job.config import CatalogConfig
 from dedup_job.errors import CatalogError, ImageRejected
-from dedup_job.io.catalog import catalog_base, read_catalog
+from dedup_job.io.catalog import catalog_base, plan_catalog, read_catalog
 from dedup_job.io.uris import fetch_key, redact, resolve, uri_key
 from dedup_job.stages.catalog import canonical_json, product_key, split_catalog
 from dedup_job.tables import CATALOG_REJECTS, CATALOG_ROWS, RAW_CATALOG, arrow_batch
@@ -193,7 +193,7 @@ def test_a_catalog_and_its_rows_on_s3(spark, s3_server):
         },
     )
     config = CatalogConfig(path="s3://shop/catalog", block_by=("brand",), canonical_order="brand")
-    rows, rejects = split_catalog(read_catalog(spark, config), catalog_base(config))
+    rows, rejects = split_catalog(read_catalog(spark, plan_catalog(config)), catalog_base(config))
     assert [
         tuple(row)
         for row in rows.orderBy("position")
@@ -214,11 +214,11 @@ def test_a_large_local_catalog_keeps_every_row_and_its_order(spark, tmp_path):
     path = tmp_path / "catalog.csv"
     lines = "".join(f"{n:06},images/{n}.jpg\n" for n in range(n_rows))
     path.write_text("sku_id,image_uri\n" + lines)
-    rows = read_catalog(spark, CatalogConfig(path=str(path))).collect()
+    rows = read_catalog(spark, plan_catalog(CatalogConfig(path=str(path)))).collect()
     assert [row.position for row in rows] == list(range(n_rows))
     assert [row.sku_id for row in rows] == [f"{n:06}" for n in range(n_rows)]
 
 
 def test_a_catalog_that_cannot_be_read_is_an_error_before_any_job(spark, tmp_path):
     with pytest.raises(CatalogError, match="not found"):
-        read_catalog(spark, CatalogConfig(path=str(tmp_path / "no.csv")))
+        plan_catalog(CatalogConfig(path=str(tmp_path / "no.csv")))

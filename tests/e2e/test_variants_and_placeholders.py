@@ -1,0 +1,60 @@
+"""Sizes that share photos, size charts and "coming soon" pictures make no groups."""
+
+import pytest
+
+from tests.e2e.jobs import read_report, run_job, write_csv
+from tests.photos import draw_photo, encode
+
+pytestmark = pytest.mark.spark
+
+N_PRODUCTS, SIZES = 300, ("XS", "S", "M", "L", "XL", "XXL")
+N_WITH_CHART, N_COMING_SOON = 50, 500
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("variants")
+    for i in range(N_PRODUCTS):
+        (folder / f"{i}.png").write_bytes(encode(draw_photo(1000 + i, 64, 80), ".png"))
+    for name, seed in (("chart", 1), ("soon", 2)):
+        (folder / f"{name}.png").write_bytes(encode(draw_photo(seed, 64, 80), ".png"))
+    rows = [
+        {"sku_id": f"{i:03d}-{size}", "image_uri": f"{i}.png", "variant_group": f"product {i}"}
+        for i in range(N_PRODUCTS)
+        for size in SIZES
+    ]
+    rows += [
+        {"sku_id": f"{i:03d}-M", "image_uri": "chart.png", "variant_group": f"product {i}"}
+        for i in range(N_WITH_CHART)
+    ]
+    rows += [
+        {"sku_id": f"new {i}", "image_uri": "soon.png", "variant_group": ""}
+        for i in range(N_COMING_SOON)
+    ]
+    return write_csv(folder / "catalog.csv", rows)
+
+
+def test_sizes_charts_and_coming_soon_make_no_groups(spark, catalog, tmp_path):
+    # Only equal contents can reach this threshold: what is grouped is grouped by sharing.
+    result = run_job(catalog, tmp_path, match__min_cosine=1.0)
+    assert read_report(tmp_path, "duplicate_groups") == []
+    assert read_report(tmp_path, "duplicate_pairs") == []
+    placeholders = {
+        row["image_uri"]: row["n_skus"] for row in read_report(tmp_path, "placeholder_images")
+    }
+    assert {uri.rsplit("/")[-1]: n for uri, n in placeholders.items()} == {
+        "chart.png": N_WITH_CHART,
+        "soon.png": N_COMING_SOON,
+    }
+    rows = result.rows
+    assert rows.embedded == N_PRODUCTS
+    assert rows.shared_content == N_PRODUCTS * (len(SIZES) - 1)
+    assert rows.placeholder == N_WITH_CHART + N_COMING_SOON
+
+
+def test_without_variant_groups_the_sizes_are_one_group_each(spark, catalog, tmp_path):
+    run_job(catalog, tmp_path, match__min_cosine=1.0, catalog__variant_column="no such column")
+    groups = read_report(tmp_path, "duplicate_groups")
+    assert len(groups) == N_PRODUCTS * len(SIZES)
+    assert {row["group_size"] for row in groups} == {len(SIZES)}
+    assert {row["match_type"] for row in groups} == {"exact"}
