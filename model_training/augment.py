@@ -7,6 +7,7 @@ edit: a colour that moves far is another product (`look_alikes.py`), not an edit
 
 import string
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,8 +30,8 @@ def downscale(rgb: Pixels, rng: np.random.Generator) -> Pixels:
 def crop(rgb: Pixels, rng: np.random.Generator) -> Pixels:
     """Keep 72 to 97 % of each side."""
     height, width = rgb.shape[:2]
-    new_h, new_w = (int(side * rng.uniform(0.72, 0.97)) for side in (height, width))
-    top, left = rng.integers(0, height - new_h + 1), rng.integers(0, width - new_w + 1)
+    new_h, new_w = int(height * rng.uniform(0.72, 0.97)), int(width * rng.uniform(0.72, 0.97))
+    top, left = int(rng.integers(height - new_h + 1)), int(rng.integers(width - new_w + 1))
     return rgb[top : top + new_h, left : left + new_w]
 
 
@@ -74,7 +75,9 @@ def watermark(rgb: Pixels, rng: np.random.Generator) -> Pixels:
         turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-45, 45), 1)
         layer = cv2.warpAffine(layer, turn, (width, height))
     colour = [255, 255, 255] if rng.random() < 0.6 else plain_colour(rng)
-    return _blend(rgb, np.asarray(colour, np.float32), layer * np.float32(rng.uniform(0.2, 0.65) / 255))
+    return _blend(
+        rgb, np.asarray(colour, np.float32), layer * np.float32(rng.uniform(0.2, 0.65) / 255)
+    )
 
 
 def badge(rgb: Pixels, rng: np.random.Generator) -> Pixels:
@@ -82,7 +85,9 @@ def badge(rgb: Pixels, rng: np.random.Generator) -> Pixels:
     out = rgb.copy()
     height, width = rgb.shape[:2]
     size = int(min(height, width) * rng.uniform(0.13, 0.3))
-    x = int(width * rng.choice([0.02, 0.98])) + int(size * rng.uniform(0.3, 0.8)) * (1 if rng.random() < 0.5 else -1)
+    x = int(width * rng.choice([0.02, 0.98])) + int(size * rng.uniform(0.3, 0.8)) * (
+        1 if rng.random() < 0.5 else -1
+    )
     x = int(np.clip(x, size // 2, width - size // 2))
     y = int(np.clip(height * rng.choice([0.0, 1.0, rng.random()]), size // 2, height - size // 2))
     colour = vivid_colour(rng)
@@ -90,7 +95,9 @@ def badge(rgb: Pixels, rng: np.random.Generator) -> Pixels:
     if shape == 0:
         cv2.circle(out, (x, y), size // 2, colour, -1, cv2.LINE_AA)
     elif shape == 1:
-        cv2.rectangle(out, (x - size // 2, y - size // 4), (x + size // 2, y + size // 4), colour, -1)
+        cv2.rectangle(
+            out, (x - size // 2, y - size // 4), (x + size // 2, y + size // 4), colour, -1
+        )
     elif shape == 2:
         angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         radius = np.where(np.arange(24) % 2, size * 0.5, size * 0.38)
@@ -113,7 +120,13 @@ def banner(rgb: Pixels, rng: np.random.Generator) -> Pixels:
     height, width = rgb.shape[:2]
     strip_h = max(8, int(height * rng.uniform(0.07, 0.17)))
     strip = np.full((strip_h, width, 3), vivid_colour(rng), np.uint8)
-    _draw_centred(strip, _words(rng), (width // 2, strip_h // 2), width * rng.uniform(0.4, 0.9), (255, 255, 255))
+    _draw_centred(
+        strip,
+        _words(rng),
+        (width // 2, strip_h // 2),
+        width * rng.uniform(0.4, 0.9),
+        (255, 255, 255),
+    )
     top = rng.random() < 0.4
     if rng.random() < 0.3:
         return np.vstack([strip, rgb] if top else [rgb, strip])
@@ -227,7 +240,9 @@ def perspective(rgb: Pixels, rng: np.random.Generator) -> Pixels:
 def shift(rgb: Pixels, rng: np.random.Generator) -> Pixels:
     """Translate by up to 12 %, the gap filled."""
     height, width = rgb.shape[:2]
-    move = np.array([[1, 0, width * rng.uniform(-0.12, 0.12)], [0, 1, height * rng.uniform(-0.12, 0.12)]])
+    move = np.array(
+        [[1, 0, width * rng.uniform(-0.12, 0.12)], [0, 1, height * rng.uniform(-0.12, 0.12)]]
+    )
     return _warp(rgb, move, rng)
 
 
@@ -318,7 +333,9 @@ def compose(
         The edited photo and the names of the edits, in order.
     """
     weights = np.array([_WEIGHTS.get(name, 1.0) for name in names])
-    chosen = rng.choice(len(names), size=min(n, len(names)), replace=False, p=weights / weights.sum())
+    chosen = rng.choice(
+        len(names), size=min(n, len(names)), replace=False, p=weights / weights.sum()
+    )
     kinds = tuple(names[i] for i in chosen)
     for kind in kinds:
         rgb = EDITS[kind](rgb, rng)
@@ -359,14 +376,17 @@ def vivid_colour(rng: np.random.Generator) -> tuple[int, int, int]:
     """A saturated colour, or black."""
     if rng.random() < 0.15:
         return (10, 10, 10)
-    hsv = np.uint8([[[rng.integers(0, 180), rng.integers(150, 256), rng.integers(130, 256)]]])
+    hsv = np.array(
+        [[[rng.integers(0, 180), rng.integers(150, 256), rng.integers(130, 256)]]], np.uint8
+    )
     r, g, b = (int(v) for v in cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0])
     return (r, g, b)
 
 
 def _jpeg(rgb: Pixels, quality: int) -> Pixels:
     _, data = cv2.imencode(".jpg", rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+    bgr: Any = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(bgr[:, :, ::-1])
 
 
 def _resize(rgb: Pixels, scale: float, rng: np.random.Generator) -> Pixels:
@@ -406,13 +426,15 @@ _FONTS = (
 )  # fmt: skip
 
 
-def _put_text(layer: np.ndarray, rng: np.random.Generator, at: tuple[float, float], width: float) -> None:
+def _put_text(
+    layer: np.ndarray, rng: np.random.Generator, at: tuple[float, float], width: float
+) -> None:
     centre = (int(at[0] * layer.shape[1]), int(at[1] * layer.shape[0]))
     font = int(rng.choice(_FONTS))
     _draw_centred(layer, _words(rng), centre, width, 255, font, int(rng.integers(1, 4)))
 
 
-def _draw_centred(canvas, text, centre, width, colour, font=cv2.FONT_HERSHEY_DUPLEX, thick=1):  # type: ignore[no-untyped-def]
+def _draw_centred(canvas, text, centre, width, colour, font=cv2.FONT_HERSHEY_DUPLEX, thick=1):
     (base_w, base_h), _ = cv2.getTextSize(text, font, 1.0, thick)
     scale = max(0.2, float(width) / max(base_w, 1))
     x, y = int(centre[0] - base_w * scale / 2), int(centre[1] + base_h * scale / 2)

@@ -3,6 +3,7 @@
 The sampler runs in a process of its own, so that augmentation and the network share the cores.
 """
 
+import contextlib
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -88,7 +89,9 @@ class Sampler:
         photo, rng = self._photos.photos[seed], self._rng
         company = [r for r in self._identities[photo.identity] if r != seed][:1]
         company += [int(r) for r in self._shuffled(self._photos.dissimilar.get(seed, []))[:2]]
-        family = [r for r in self._families[photo.family] if self._product[r] != self._product[seed]]
+        family = [
+            r for r in self._families[photo.family] if self._product[r] != self._product[seed]
+        ]
         company += self._shuffled(family)[:2]
         if self._neighbours is not None:
             nearest = self._neighbours[seed]
@@ -177,10 +180,8 @@ def _serve(photos: PhotoSet, config: ExperimentConfig, seed: int, ready: Any, ne
     cv2.setNumThreads(1)
     sampler = Sampler(photos, config, seed)
     while True:
-        try:
+        with contextlib.suppress(Empty):
             sampler.set_neighbours(news.get_nowait())
-        except Empty:
-            pass
         batch = sampler.draw()
         ready.put((batch.views, batch.identity, batch.product))
 

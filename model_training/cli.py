@@ -1,21 +1,29 @@
-"""`model-training train | export | calibrate | evaluate`."""
+"""`model-training train | export | calibrate | evaluate`: learn an embedding, make it a bundle."""
 
 import argparse
+import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dedup_job.errors import ConfigError, DedupError
 
+if TYPE_CHECKING:
+    from model_training.data import PhotoSet
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+COMMAND_FILE = "command.txt"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
+    options.command_line = shlex.join(["model-training", *(arguments or sys.argv[1:])])
     try:
         options.run(options)
     except DedupError as error:
@@ -34,45 +42,100 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="train a network; --resume continues")
     _add_data(train)
-    train.add_argument("--run-dir", type=Path, required=True, help="checkpoint and log")
-    train.add_argument("--resume", action="store_true")
+    train.add_argument("--out", type=Path, help="export this bundle at the end")
+    train.add_argument("--run-dir", type=Path, help="checkpoint and log (default: OUT.run)")
+    train.add_argument("--backbone-weights", metavar="imagenet|none|FILE", help="start from these")
+    train.add_argument("--resume", action="store_true", help="continue from the checkpoint")
     train.add_argument("--finish-at", metavar="HH:MM", help="end by the clock instead of by views")
     train.set_defaults(run=_train)
+    export = commands.add_parser("export", help="make a bundle from a run's checkpoint")
+    _add_data(export)
+    export.add_argument("--run-dir", type=Path, required=True)
+    export.add_argument("--out", type=Path, required=True)
+    export.set_defaults(run=_export)
+    calibration = commands.add_parser("calibrate", help="measure a bundle's calibration again")
+    _add_data(calibration)
+    calibration.add_argument("--bundle", type=Path, required=True)
+    calibration.set_defaults(run=_calibrate)
+    evaluation = commands.add_parser("evaluate", help="print a bundle's figures as JSON")
+    _add_data(evaluation)
+    evaluation.add_argument("--bundle", type=Path, required=True)
+    evaluation.set_defaults(run=_evaluate)
     return parser
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pairs", type=Path, help="table: image_a, image_b, label")
     parser.add_argument("--photos", type=Path, help="folder of photos without labels")
     parser.add_argument("--products", type=Path, help="table: image, sku, style")
-    parser.add_argument("--pairs", type=Path, help="table: image_a, image_b, label")
     parser.add_argument("--image-root", type=Path, help="base of the tables' image paths")
     parser.add_argument("--config", type=Path, help="experiment (YAML)")
-    parser.add_argument("--cache-dir", type=Path, default=Path("/tmp/dedup_train_cache"))
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "catalog-dedup"
+    parser.add_argument("--cache-dir", type=Path, default=cache, help="decoded photos")
 
 
 def _train(options: argparse.Namespace) -> None:
-    from model_training.config import load_config
+    from model_training.config import load_config, with_backbone
     from model_training.evaluate import build_validation, score_validation
     from model_training.sources import read_sources, split
     from model_training.train import Trainer, run_training
 
-    config = load_config(options.config)
+    run_dir = options.run_dir or (options.out and options.out.with_name(options.out.name + ".run"))
+    if run_dir is None:
+        raise ConfigError("train needs --out BUNDLE, or --run-dir to train without exporting")
+    config = with_backbone(load_config(options.config), options.backbone_weights)
+    finish_at = _clock(options.finish_at)
     training, held_out = split(read_sources(options))
-    options.run_dir.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, options.run_dir)
-    if options.resume:
-        trainer.resume()
-    validation = build_validation([p for p in held_out.photos], config.network)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config, run_dir, resume=options.resume)
+    if not options.resume:
+        (run_dir / COMMAND_FILE).write_text(options.command_line + "\n", encoding="utf-8")
+    validation = build_validation(held_out.photos, config.network)
     run_training(
         trainer,
         training,
-        finish_at=_clock(options.finish_at),
+        finish_at=finish_at,
         validate=lambda t: score_validation(t.embed(validation.views), validation),
         report=lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", flush=True),
     )
+    if options.out:
+        _export_run(run_dir, training, held_out, options.out)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from model_training.sources import read_sources, split
+
+    training, held_out = split(read_sources(options))
+    _export_run(options.run_dir, training, held_out, options.out)
+
+
+def _export_run(run_dir: Path, training: "PhotoSet", held_out: "PhotoSet", out: Path) -> None:
+    from model_training.bundling import export_bundle
+
+    path = run_dir / COMMAND_FILE
+    command = path.read_text(encoding="utf-8").strip() if path.is_file() else "unknown"
+    manifest = export_bundle(run_dir, training, held_out, out, command)
+    facts = {"bundle": str(out), "model_id": manifest.model_id, **manifest.raw["quality"]}
+    print(json.dumps(facts, indent=1))
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from model_training.bundling import recalibrate_bundle
+    from model_training.sources import read_sources
+
+    recalibrate_bundle(options.bundle, read_sources(options))
+    print(f"calibrated {options.bundle}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from model_training.bundling import evaluate_bundle
+    from model_training.sources import read_sources
+
+    print(json.dumps(evaluate_bundle(options.bundle, read_sources(options)), indent=1))
 
 
 def _clock(text: str | None) -> float | None:
+    """The next time the clock shows HH:MM, in seconds since the epoch."""
     if text is None:
         return None
     try:
@@ -80,4 +143,5 @@ def _clock(text: str | None) -> float | None:
     except ValueError:
         raise ConfigError(f"--finish-at {text}: use HH:MM") from None
     now = datetime.now()
-    return now.replace(hour=at.hour, minute=at.minute, second=0).timestamp()
+    end = now.replace(hour=at.hour, minute=at.minute, second=0, microsecond=0)
+    return (end if end > now else end + timedelta(days=1)).timestamp()

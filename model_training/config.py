@@ -97,3 +97,11 @@ def load_config(path: Path | None) -> ExperimentConfig:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"config {path}: {name}: {first['msg']}") from None
+
+
+def with_backbone(config: ExperimentConfig, weights: str | None) -> ExperimentConfig:
+    """The experiment with `network.backbone_weights` set by the command line, if given."""
+    if weights is None:
+        return config
+    network = config.network.model_copy(update={"backbone_weights": weights})
+    return config.model_copy(update={"network": network})

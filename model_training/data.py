@@ -28,8 +28,16 @@ _CACHE_VERSION = 1
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo. `identity`: equal = duplicates. `product`: equal with another identity = masked.
-    `family`: equal with another product = a real hard negative. `held_out`: validation only."""
+    """One photo and what it is compared with.
+
+    Attributes:
+        path: of the file.
+        source: "folder", "products" or "pairs".
+        identity: equal = duplicates.
+        product: equal with another identity = neither duplicates nor different.
+        family: equal with another product = a real hard negative.
+        held_out: for validation and calibration only.
+    """
 
     path: Path
     source: str
@@ -73,7 +81,9 @@ def read_folder(root: Path, held_out_share: float = 0.12) -> list[Photo]:
     if not paths:
         raise ConfigError(f"--photos {root} holds no photo ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return [
-        Photo(path, "folder", path.name, path.name, path.name, is_held_out(path.name, held_out_share))
+        Photo(
+            path, "folder", path.name, path.name, path.name, is_held_out(path.name, held_out_share)
+        )
         for path in paths
     ]
 
@@ -178,17 +188,19 @@ def load_photos(
 
 def _write_cache(photos: list[Photo], path: Path) -> None:
     with get_context("spawn").Pool(2) as pool:
-        rows = list(pool.imap(_decode_one, [photo.path for photo in photos], chunksize=32))
-    for photo, row in zip(photos, rows, strict=True):
-        if isinstance(row, str):
-            raise ConfigError(f"training photo {photo.path}: {row}")
+        answers = list(pool.imap(_decode_one, [photo.path for photo in photos], chunksize=32))
+    rows = []
+    for photo, answer in zip(photos, answers, strict=True):
+        if isinstance(answer, str):
+            raise ConfigError(f"training photo {photo.path}: {answer}")
+        rows.append(answer)
     temporary = path.with_suffix(".tmp.npz")
     np.savez(
         temporary,
-        pixels=np.concatenate([row[0].ravel() for row in rows]),
-        masks=np.concatenate([row[1].ravel() for row in rows]),
-        shapes=np.array([row[1].shape for row in rows]),
-        good=np.array([row[2] for row in rows]),
+        pixels=np.concatenate([rgb.ravel() for rgb, _, _ in rows]),
+        masks=np.concatenate([mask.ravel() for _, mask, _ in rows]),
+        shapes=np.array([mask.shape for _, mask, _ in rows]),
+        good=np.array([good for _, _, good in rows]),
     )
     temporary.rename(path)
 
@@ -221,7 +233,12 @@ def _join_near_identical(loaded: PhotoSet) -> PhotoSet:
         first = loaded.photos[component[i]]
         if component[i] != i and photo.source == "folder" and first.source == "folder":
             loaded.photos[i] = Photo(
-                photo.path, photo.source, photo.identity, first.product, photo.family, first.held_out
+                photo.path,
+                photo.source,
+                photo.identity,
+                first.product,
+                photo.family,
+                first.held_out,
             )
     return loaded
 

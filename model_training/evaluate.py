@@ -6,6 +6,12 @@ import cv2
 import numpy as np
 
 from dedup_job.kernels.images import Pixels, decode, prepare
+from dedup_job.kernels.metrics import (
+    hard_negative_auc,
+    precision_recall_curve,
+    recall_at_precision,
+    uap,
+)
 from model_training import augment, look_alikes
 from model_training.config import NetworkConfig
 from model_training.data import Photo
@@ -59,7 +65,13 @@ def build_validation(
         crop = _middle(decoded[int(rng.integers(len(decoded)))])
         other, made_by = look_alikes.make_look_alike(rgb, mask, rng, crop, generator)
         n_edits = [0, *(int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15])) for _ in range(3))]
-        bases = [(rgb, ""), (rgb, ""), (rgb, ""), (other, f"NEG:{made_by}"), (other, f"NEG:{made_by}")]
+        bases = [
+            (rgb, ""),
+            (rgb, ""),
+            (rgb, ""),
+            (other, f"NEG:{made_by}"),
+            (other, f"NEG:{made_by}"),
+        ]
         for (base, label), n in zip(bases, [*n_edits[:3], 0, n_edits[3]], strict=True):
             edited, kinds = augment.compose(base, rng, n, names)
             kind = "+".join([*([label] if label else []), *kinds]) or "original"
@@ -93,28 +105,56 @@ def score_validation(vectors: np.ndarray, validation: ValidationSet) -> dict[str
     return rank_pairs((vectors @ vectors.T)[a, b], same, hard)
 
 
-def rank_pairs(score: np.ndarray, same: np.ndarray, hard: np.ndarray) -> dict[str, float]:
-    """The figures of one ranking; ties share one point of the curve."""
-    order = np.argsort(-score, kind="stable")
-    ranked, hit = score[order], same[order]
-    last = np.append(ranked[1:] != ranked[:-1], True)
-    hits = np.cumsum(hit)
-    precision = (hits / np.arange(1, len(hit) + 1))[last]
-    recall = (hits / max(int(same.sum()), 1))[last]
+def score_by_source(vectors: np.ndarray, validation: ValidationSet) -> dict[str, dict[str, float]]:
+    """`score_validation` within each source, where there is more than one."""
+    names = np.unique(validation.source)
+    if len(names) < 2:
+        return {}
+    rows = {str(name): np.flatnonzero(validation.source == name) for name in names}
+    return {name: score_validation(vectors[r], validation.take(r)) for name, r in rows.items()}
+
+
+def recall_by_edit(vectors: np.ndarray, validation: ValidationSet) -> dict[str, dict[str, float]]:
+    """Of every edit: how often it matches its own photo at the threshold of 95 % precision.
+
+    Returns:
+        Edit -> `recall` and `n`, edits in compositions counted for each of their parts; and
+        `NEG:generator` -> `merged`, the share of look-alikes at or above the threshold, and `n`.
+    """
+    a, b, same, _ = pair_labels(validation)
+    score = (vectors @ vectors.T)[a, b]
+    curve = precision_recall_curve(score, same)
+    good = curve.threshold[curve.precision >= 0.95]
+    threshold = float(good.min()) if len(good) else 1.0
+    original = {
+        name: i for i, name in enumerate(validation.identity) if validation.kind[i] == "original"
+    }
+    tally: dict[str, list[bool]] = {}
+    for i, kind in enumerate(validation.kind):
+        row = original.get(validation.identity[i].removesuffix("#other"))
+        if row is None or row == i:
+            continue
+        hit = bool(vectors[i] @ vectors[row] >= threshold)
+        parts = [kind.split("+")[0]] if kind.startswith("NEG:") else kind.split("+")
+        for part in parts:
+            tally.setdefault(part, []).append(hit)
     return {
-        "uap": float(np.sum(np.diff(np.append(0, recall)) * precision)),
-        "recall_at_p95": float(recall[precision >= 0.95].max(initial=0)),
-        "recall_at_p99": float(recall[precision >= 0.99].max(initial=0)),
-        "hard_auc": _auc(score[same], score[hard]),
+        part: {
+            ("merged" if part.startswith("NEG:") else "recall"): float(np.mean(hits)),
+            "n": len(hits),
+        }
+        for part, hits in sorted(tally.items())
     }
 
 
-def _auc(high: np.ndarray, low: np.ndarray) -> float:
-    if len(high) == 0 or len(low) == 0:
-        return float("nan")
-    ordered = np.sort(low)
-    below = np.searchsorted(ordered, high, "left") + np.searchsorted(ordered, high, "right")
-    return float(below.mean() / 2 / len(low))
+def rank_pairs(score: np.ndarray, same: np.ndarray, hard: np.ndarray) -> dict[str, float]:
+    """uAP, recall at precision and hard AUC (NaN without hard pairs) of scored pairs."""
+    return {
+        "uap": uap(score, same),
+        "recall_at_p95": recall_at_precision(score, same, 0.95),
+        "recall_at_p99": recall_at_precision(score, same, 0.99),
+        "hard_auc": hard_negative_auc(score[same], score[hard]) if hard.any() else float("nan"),
+    }
 
 
 def _equal(values: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ another photo (for prints and fabrics). What it changes must be visible: clearly
 and white-balance edits do, or the two classes would overlap. `HELD_OUT` never enters training.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import cv2
@@ -41,7 +42,9 @@ def pattern(rgb: Pixels, mask: Pixels, rng: np.random.Generator, other: Pixels) 
     lab = _to_lab(rgb)
     soft = _soft(mask)
     woven = _draw_pattern(rgb.shape[:2], _width_of(mask), rng)
-    return _to_rgb(_blend(lab, _shift_colour(lab, soft, rng), soft * woven * rng.uniform(0.75, 1.0)))
+    return _to_rgb(
+        _blend(lab, _shift_colour(lab, soft, rng), soft * woven * rng.uniform(0.75, 1.0))
+    )
 
 
 def print_on(rgb: Pixels, mask: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
@@ -99,7 +102,14 @@ GENERATORS: dict[str, Generator] = {
     g.__name__: g for g in (recolour, hue_turn, pattern, print_on, fabric, trim, colour_block)
 }
 HELD_OUT = frozenset({"colour_block"})
-_SHARES = {"recolour": 0.27, "hue_turn": 0.12, "pattern": 0.23, "print_on": 0.26, "fabric": 0.05, "trim": 0.07}
+_SHARES = {
+    "recolour": 0.27,
+    "hue_turn": 0.12,
+    "pattern": 0.23,
+    "print_on": 0.26,
+    "fabric": 0.05,
+    "trim": 0.07,
+}
 
 
 def make_look_alike(
@@ -127,8 +137,10 @@ def make_look_alike(
 
 
 def visible_change(before: Pixels, after: Pixels) -> float:
-    """How visible a change is, 1 = just enough: the share of the photo that moved by more than 15
-    CIE76 units, against 1.2 %."""
+    """How visible a change is, 1 = just enough.
+
+    The share of the photo that moved by more than 15 CIE76 units, against 1.2 %.
+    """
     small = [cv2.resize(x, (64, 64), interpolation=cv2.INTER_AREA) for x in (before, after)]
     moved = np.linalg.norm(_to_lab(small[0]) - _to_lab(small[1]), axis=2) > 15
     return float(moved.mean() / 0.012)
@@ -146,13 +158,17 @@ def find_garment(rgb: Pixels) -> tuple[Pixels, bool]:
     """
     height, width = rgb.shape[:2]
     scale = 112 / max(height, width)
-    small = cv2.resize(rgb, (max(8, round(width * scale)), max(8, round(height * scale))), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        rgb,
+        (max(8, round(width * scale)), max(8, round(height * scale))),
+        interpolation=cv2.INTER_AREA,
+    )
     seed = _centre_prior(small)
     background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
-    try:
-        cv2.grabCut(small[:, :, ::-1].copy(), seed, None, background, foreground, 4, cv2.GC_INIT_WITH_MASK)
-    except cv2.error:
-        pass
+    with contextlib.suppress(cv2.error):  # a photo of one colour has no foreground
+        cv2.grabCut(
+            small[:, :, ::-1].copy(), seed, None, background, foreground, 4, cv2.GC_INIT_WITH_MASK
+        )
     found = np.where((seed == cv2.GC_FGD) | (seed == cv2.GC_PR_FGD), 255, 0).astype(np.uint8)
     found = cv2.morphologyEx(found, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     found, ok = _largest_part(found)
@@ -167,7 +183,9 @@ def find_garment(rgb: Pixels) -> tuple[Pixels, bool]:
 def _centre_prior(small: Pixels) -> Pixels:
     height, width = small.shape[:2]
     seed = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
-    seed[int(height * 0.12) : int(height * 0.9), int(width * 0.12) : int(width * 0.88)] = cv2.GC_PR_FGD
+    seed[int(height * 0.12) : int(height * 0.9), int(width * 0.12) : int(width * 0.88)] = (
+        cv2.GC_PR_FGD
+    )
     seed[int(height * 0.42) : int(height * 0.6), int(width * 0.42) : int(width * 0.58)] = cv2.GC_FGD
     edge = 3
     seed[:edge], seed[:, :edge], seed[:, -edge:] = cv2.GC_BGD, cv2.GC_BGD, cv2.GC_BGD
@@ -207,7 +225,9 @@ def _draw_colour(mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if rng.random() < 0.25:  # blacks, greys and whites are the most common colourways
             target = np.array([rng.uniform(8, 95), rng.uniform(-4, 4), rng.uniform(-6, 6)])
         else:
-            target = _to_lab(rng.integers(0, 256, (1, 1, 3)).astype(np.uint8))[0, 0].astype(np.float64)
+            target = _to_lab(rng.integers(0, 256, (1, 1, 3)).astype(np.uint8))[0, 0].astype(
+                np.float64
+            )
         apart = target - mean
         chroma = float(np.hypot(apart[1], apart[2]))
         if np.linalg.norm(apart) >= MIN_COLOUR_DIFFERENCE and (chroma >= 12 or abs(apart[0]) >= 24):
@@ -244,7 +264,9 @@ def _draw_pattern(shape: tuple[int, int], garment_px: int, rng: np.random.Genera
         drawn = ((v / period + np.abs((u / period) % 2 - 1)) % 1) < duty
     else:
         cells = (max(2, int(height / period)), max(2, int(width / period)))
-        blobs = cv2.resize(rng.random(cells).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+        blobs = cv2.resize(
+            rng.random(cells).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+        )
         drawn = blobs > 1 - duty
     soft: np.ndarray = cv2.GaussianBlur(np.asarray(drawn, np.float32), (0, 0), 0.7)
     return soft
@@ -265,7 +287,16 @@ def _draw_print(rng: np.random.Generator, other: Pixels) -> tuple[Pixels, np.nda
         for line in range(int(rng.integers(1, 4))):
             text = "".join(chr(65 + int(c)) for c in rng.integers(0, 26, int(rng.integers(2, 7))))
             size = 96 / max(24 * len(text), 60) * 1.2
-            cv2.putText(alpha, text, (2, 36 + 27 * line), int(rng.integers(0, 5)), size, 255, int(rng.integers(2, 6)), cv2.LINE_AA)
+            cv2.putText(
+                alpha,
+                text,
+                (2, 36 + 27 * line),
+                int(rng.integers(0, 5)),
+                size,
+                255,
+                int(rng.integers(2, 6)),
+                cv2.LINE_AA,
+            )
     else:
         for _ in range(int(rng.integers(1, 5))):
             colour = tuple(int(c) for c in rng.integers(0, 256, 3))
@@ -280,11 +311,19 @@ def _draw_print(rng: np.random.Generator, other: Pixels) -> tuple[Pixels, np.nda
 def _place_inside(mask: Pixels, size: int, rng: np.random.Generator) -> tuple[int, int]:
     """Top left corner of a square that lies mostly on the garment."""
     top, bottom, left, right = _box(mask)
-    cover = cv2.boxFilter(mask.astype(np.float32) / 255, -1, (size, size), borderType=cv2.BORDER_CONSTANT)
+    cover = cv2.boxFilter(
+        mask.astype(np.float32) / 255, -1, (size, size), borderType=cv2.BORDER_CONSTANT
+    )
     best, spot = -1.0, (top, left)
     for _ in range(12):
-        y = int(np.clip(rng.normal((top * 0.6 + bottom * 0.4), (bottom - top) * 0.13), 0, mask.shape[0] - 1))
-        x = int(np.clip(rng.normal((left + right) / 2, (right - left) * 0.13), 0, mask.shape[1] - 1))
+        y = int(
+            np.clip(
+                rng.normal((top * 0.6 + bottom * 0.4), (bottom - top) * 0.13), 0, mask.shape[0] - 1
+            )
+        )
+        x = int(
+            np.clip(rng.normal((left + right) / 2, (right - left) * 0.13), 0, mask.shape[1] - 1)
+        )
         if cover[y, x] > best:
             best, spot = float(cover[y, x]), (y, x)
         if best > 0.9:

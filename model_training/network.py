@@ -1,7 +1,9 @@
 """The embedding network: ResNet50 v1 at any width, CBAM, erasure, average+max pooling, a head.
 
 Input: raw RGB 0..255, float or uint8 cast to float; the scaling is the first layer. Without the
-training-only erasure the model holds stock Keras layers only.
+training-only erasure the model holds stock Keras layers only. Built to start from published weights
+(`backbone_weights` other than none) it computes exactly what `keras.applications.ResNet50` computes:
+biased convolutions, explicit padding, means of the ImageNet channels.
 """
 
 from typing import Any
@@ -18,6 +20,8 @@ from model_training.erasure import AttentionErasure
 _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 _BN = {"momentum": 0.95, "epsilon": 1.001e-5}
 RAW_EMBEDDING = "embedding"
+# RGB; keras.applications subtracts the same means in BGR order.
+_IMAGENET_MEANS = (123.68, 116.779, 103.939)
 
 
 def build_network(config: NetworkConfig, *, training: bool) -> Any:
@@ -31,18 +35,22 @@ def build_network(config: NetworkConfig, *, training: bool) -> Any:
         keras.Model from (n, input_px, input_px, 3) to float (n, dim) of unit L2 norm. The layer
         `RAW_EMBEDDING` gives the same vectors before normalisation.
     """
+    published = config.backbone_weights != "none"
     photo = keras.Input((config.input_px, config.input_px, 3), name="photo")
-    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(photo)
-    x = _add_stem(x, _channels(64, config))
+    x = _add_stem(photo, _channels(64, config), published)
     for number, (channels, blocks, stride) in enumerate(_STAGES, start=1):
         for block in range(1, blocks + 1):
             name = f"conv{number + 1}_block{block}"
-            x = _add_bottleneck(x, _channels(channels, config), stride if block == 1 else 1, name)
+            x = _add_bottleneck(
+                x, _channels(channels, config), stride if block == 1 else 1, name, published
+            )
         if number in config.attention_stages:
             x = _add_attention(x, config, f"stage{number}")
             if config.erasure and training and number >= 3:
                 x = AttentionErasure(
-                    config.erasure_probability, config.erasure_fraction, name=f"stage{number}_erasure"
+                    config.erasure_probability,
+                    config.erasure_fraction,
+                    name=f"stage{number}_erasure",
                 )(x)
     model = keras.Model(photo, _add_head(x, config), name="embedder")
     _freeze(model, config.freeze_until)
@@ -72,30 +80,40 @@ def _channels(channels: int, config: NetworkConfig) -> int:
     return max(8, round(channels * config.width / 8) * 8)
 
 
-def _add_stem(x: Any, channels: int) -> Any:
-    x = layers.Conv2D(channels, 7, 2, padding="same", use_bias=False, name="conv1_conv")(x)
+def _add_stem(photo: Any, channels: int, published: bool) -> Any:
+    if published:
+        x = layers.Normalization(mean=_IMAGENET_MEANS, variance=(1.0, 1.0, 1.0), name="scale")(
+            photo
+        )
+        x = layers.ZeroPadding2D(3, name="conv1_pad")(x)
+    else:
+        x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(photo)
+    padding = "valid" if published else "same"
+    x = layers.Conv2D(channels, 7, 2, padding=padding, use_bias=published, name="conv1_conv")(x)
     x = layers.BatchNormalization(name="conv1_bn", **_BN)(x)
     x = layers.ReLU(name="conv1_relu")(x)
-    return layers.MaxPooling2D(3, 2, padding="same", name="pool1_pool")(x)
+    if published:
+        x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
+    return layers.MaxPooling2D(3, 2, padding=padding, name="pool1_pool")(x)
 
 
-def _add_bottleneck(x: Any, channels: int, stride: int, name: str) -> Any:
+def _add_bottleneck(x: Any, channels: int, stride: int, name: str, bias: bool) -> Any:
     shortcut = x
     if stride != 1 or x.shape[-1] != 4 * channels:
-        shortcut = _conv_bn(x, 4 * channels, 1, stride, f"{name}_0")
-    y = layers.ReLU(name=f"{name}_1_relu")(_conv_bn(x, channels, 1, stride, f"{name}_1"))
-    y = layers.ReLU(name=f"{name}_2_relu")(_conv_bn(y, channels, 3, 1, f"{name}_2"))
-    y = _conv_bn(y, 4 * channels, 1, 1, f"{name}_3")
+        shortcut = _conv_bn(x, 4 * channels, 1, stride, f"{name}_0", bias)
+    y = layers.ReLU(name=f"{name}_1_relu")(_conv_bn(x, channels, 1, stride, f"{name}_1", bias))
+    y = layers.ReLU(name=f"{name}_2_relu")(_conv_bn(y, channels, 3, 1, f"{name}_2", bias))
+    y = _conv_bn(y, 4 * channels, 1, 1, f"{name}_3", bias)
     return layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([shortcut, y]))
 
 
-def _conv_bn(x: Any, channels: int, kernel: int, stride: int, name: str) -> Any:
+def _conv_bn(x: Any, channels: int, kernel: int, stride: int, name: str, bias: bool) -> Any:
     x = layers.Conv2D(
         channels,
         kernel,
         stride,
         padding="same",
-        use_bias=False,
+        use_bias=bias,
         kernel_initializer="he_normal",
         name=f"{name}_conv",
     )(x)

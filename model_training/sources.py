@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from dedup_job.errors import ConfigError
-from model_training.data import PhotoSet, load_photos, read_folder, read_pairs, read_products
+from model_training.data import Photo, PhotoSet, load_photos, read_folder, read_pairs, read_products
 
 
 def read_sources(options: argparse.Namespace) -> PhotoSet:
@@ -14,7 +14,8 @@ def read_sources(options: argparse.Namespace) -> PhotoSet:
         ConfigError: none is given, or one cannot be read.
     """
     root = options.image_root or Path(".")
-    photos, dissimilar = [], []
+    photos: list[Photo] = []
+    dissimilar: list[tuple[int, int]] = []
     if options.pairs:
         paired, dissimilar = read_pairs(options.pairs, root)
         photos += paired

@@ -20,6 +20,7 @@ from keras import ops
 
 from dedup_job.errors import ConfigError, DedupError
 from dedup_job.kernels.images import fit
+from model_training.backbone import load_backbone
 from model_training.batches import Batch, BatchProcess
 from model_training.config import ExperimentConfig, LossConfig, TrainingConfig
 from model_training.data import PhotoSet
@@ -84,13 +85,20 @@ class Trainer:
     Args:
         config: the experiment.
         run_dir: checkpoint and log go here.
+        resume: continue from the checkpoint of `run_dir`.
+
+    Raises:
+        ConfigError: nothing to resume, a checkpoint of another network, or unusable
+            `backbone_weights`.
     """
 
-    def __init__(self, config: ExperimentConfig, run_dir: Path) -> None:
+    def __init__(self, config: ExperimentConfig, run_dir: Path, *, resume: bool = False) -> None:
         keras.utils.set_random_seed(config.training.seed)
         self.config = config
         self.run_dir = run_dir
         self.model = build_network(config.network, training=True)
+        if config.network.backbone_weights != "none" and not resume:
+            load_backbone(self.model, config.network)
         self.average = build_network(config.network, training=False)
         copy_weights(self.model, self.average)
         self.progress = Progress()
@@ -102,8 +110,10 @@ class Trainer:
             loss=make_loss(config.loss),
             jit_compile=config.training.jit_compile,
         )
-        self._snapshot = self._state()
         self._failures = 0
+        if resume:
+            self._resume()
+        self._snapshot = self._state()
 
     def step(self, batch: Batch, progress: float) -> float:
         """Train on one batch; a step with a non-finite loss is undone to the last snapshot.
@@ -139,15 +149,11 @@ class Trainer:
         """Write the checkpoint; a kill at any time leaves the old or the new one."""
         temporary = self.run_dir / "checkpoint.tmp.npz"
         meta = {"progress": asdict(self.progress), "config": self.config.model_dump(mode="json")}
-        np.savez(temporary, meta=np.array(json.dumps(meta)), **self._state())
+        arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta)), **self._state()}
+        np.savez(temporary, **arrays)
         temporary.replace(self.run_dir / CHECKPOINT)
 
-    def resume(self) -> None:
-        """Continue from the checkpoint of `run_dir`.
-
-        Raises:
-            ConfigError: no checkpoint, or one of another network.
-        """
+    def _resume(self) -> None:
         path = self.run_dir / CHECKPOINT
         if not path.is_file():
             raise ConfigError(f"--resume: {path} does not exist; start without --resume")
@@ -157,7 +163,6 @@ class Trainer:
                 raise ConfigError(f"--resume: {path} is of another network configuration")
             self._restore({k: state[k] for k in state.files if k != "meta"})
         self.progress = Progress(**meta["progress"])
-        self._snapshot = self._state()
 
     def _variables(self) -> dict[str, Any]:
         groups = {"model": self.model.weights, "average": self.average.weights,
@@ -260,7 +265,11 @@ class _Timer:
 
 
 def _train_one(
-    trainer: Trainer, batches: BatchProcess, share: float, timer: _Timer, report: Callable[[str], None]
+    trainer: Trainer,
+    batches: BatchProcess,
+    share: float,
+    timer: _Timer,
+    report: Callable[[str], None],
 ) -> None:
     start = time.monotonic()
     loss = trainer.step(batches.draw(), share)

@@ -1,0 +1,286 @@
+"""A bundle from a run directory: average weights, batch norms settled, int8, calibrated, described."""
+
+import importlib.metadata
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dedup_job.errors import ConfigError, DedupError
+from dedup_job.kernels.bundle import (
+    CALIBRATION,
+    EMBEDDER,
+    GOLDEN,
+    KERAS_MODEL,
+    Manifest,
+    compute_model_id,
+    read_manifest,
+    sha256_of,
+    write_manifest,
+)
+from dedup_job.kernels.images import Pixels
+from dedup_job.kernels.model import load_embedder
+from model_training.batches import Sampler
+from model_training.calibrate import calibrate
+from model_training.card import write_card
+from model_training.config import ExperimentConfig, NetworkConfig
+from model_training.data import Photo, PhotoSet, fingerprint
+from model_training.evaluate import (
+    ValidationSet,
+    build_validation,
+    recall_by_edit,
+    score_by_source,
+    score_validation,
+)
+from model_training.export import (
+    MAX_INT8_LOSS_UAP,
+    convert_to_int8,
+    run_int8,
+    save_keras,
+    write_golden,
+)
+from model_training.network import build_network, raw_model
+from model_training.train import CHECKPOINT, embed_with
+
+_N_REPRESENTATIVE = 320
+_N_SETTLING_BATCHES = 30
+_CALIBRATION_SEED = 2
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """The averaged network of a run. `progress`: step, views and seconds spent."""
+
+    model: Any
+    config: ExperimentConfig
+    progress: dict[str, float]
+
+
+def load_trained(run_dir: Path) -> TrainedNetwork:
+    """Read the averaged weights of a run's checkpoint.
+
+    Raises:
+        ConfigError: no checkpoint in `run_dir`.
+    """
+    path = run_dir / CHECKPOINT
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; `model-training train` writes it")
+    with np.load(path, allow_pickle=False) as state:
+        meta = json.loads(str(state["meta"]))
+        config = ExperimentConfig.model_validate(meta["config"])
+        settings = config.network.model_copy(
+            update={"freeze_until": "", "backbone_weights": "none"}
+        )
+        model = build_network(settings, training=False)
+        for i, variable in enumerate(model.weights):
+            variable.assign(state[f"average_{i}"])
+    return TrainedNetwork(model, config, meta["progress"])
+
+
+def settle_batch_norms(trained: TrainedNetwork, photos: PhotoSet) -> None:
+    """Replace the moving statistics by means over random batches.
+
+    Training batches are clusters of look-alikes, so their statistics are of no catalog; and the
+    averaged weights never saw a batch themselves.
+    """
+    import keras
+
+    norms = [x for x in trained.model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    drops = [x for x in trained.model.layers if isinstance(x, keras.layers.Dropout)]
+    saved = [norm.momentum for norm in norms], [drop.rate for drop in drops]
+    for drop in drops:
+        drop.rate = 0.0
+    sampler = Sampler(photos, _random_batches(trained.config), seed=11)
+    for i in range(_N_SETTLING_BATCHES):
+        for norm in norms:
+            norm.momentum = i / (i + 1)
+        trained.model(sampler.draw().views.astype(np.float32), training=True)
+    for norm, momentum in zip(norms, saved[0], strict=True):
+        norm.momentum = momentum
+    for drop, rate in zip(drops, saved[1], strict=True):
+        drop.rate = rate
+
+
+def export_bundle(
+    run_dir: Path, training: PhotoSet, held_out: PhotoSet, out: Path, command: str
+) -> Manifest:
+    """Export, calibrate and describe a run; `out` is replaced only by a complete bundle.
+
+    Args:
+        run_dir: holds a checkpoint.
+        training: training photos (representative set, batch statistics).
+        held_out: photos of products that training never saw (quality, calibration).
+        out: bundle directory.
+        command: how the model was trained, for the model card.
+
+    Raises:
+        DedupError: int8 costs more than `MAX_INT8_LOSS_UAP` against the float network.
+    """
+    trained = load_trained(run_dir)
+    settle_batch_norms(trained, training)
+    staging = out.with_name(out.name + ".staging")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    embedder = convert_to_int8(raw_model(trained.model), _representative(trained.config, training))
+    (staging / EMBEDDER).write_bytes(embedder)
+    quality = _measure_quality(trained, embedder, held_out)
+    _check_int8(quality)
+    save_keras(trained.model, staging / KERAS_MODEL)
+    write_golden(staging / GOLDEN, embedder, trained.config.network.input_px)
+    _write_calibration(staging, trained, embedder, held_out)
+    facts = _facts(trained, training, held_out, quality, command)
+    write_card(staging, facts)
+    manifest = _write_manifest(staging, trained.config, facts)
+    load_embedder(staging)
+    _replace(staging, out)
+    return manifest
+
+
+def calibration_set(held_out: PhotoSet, config: ExperimentConfig) -> ValidationSet:
+    """The views a calibration is measured on: other draws than the validation's."""
+    return build_validation(held_out.photos, config.network, seed=_CALIBRATION_SEED)
+
+
+def recalibrate_bundle(bundle: Path, photos: PhotoSet) -> None:
+    """Measure `calibration.json` of a bundle on the held-out photos, and write its manifest anew."""
+    manifest = read_manifest(bundle)
+    held_out = _held_out(photos)
+    network = NetworkConfig(input_px=manifest.input_px, blur_sigma_px=manifest.blur_sigma_px)
+    views = build_validation(held_out, network, seed=_CALIBRATION_SEED)
+    content = calibrate(load_embedder(bundle).embed(views.views), views, manifest.model_id)
+    (bundle / CALIBRATION).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    computed = ("bundle_format", "model_id", "dim", "input_px", "blur_sigma_px",
+                "preprocessing_version", "files")  # fmt: skip
+    facts = {k: v for k, v in manifest.raw.items() if k not in computed}
+    write_manifest(
+        bundle,
+        dim=manifest.dim,
+        input_px=manifest.input_px,
+        blur_sigma_px=manifest.blur_sigma_px,
+        facts=facts,
+    )
+
+
+def evaluate_bundle(bundle: Path, photos: PhotoSet) -> dict[str, Any]:
+    """Figures of a bundle's int8 embedder on the held-out photos: overall, by source, by edit."""
+    embedder = load_embedder(bundle)
+    manifest = embedder.manifest
+    held_out = _held_out(photos)
+    network = NetworkConfig(input_px=manifest.input_px, blur_sigma_px=manifest.blur_sigma_px)
+    result: dict[str, Any] = {"model_id": manifest.model_id}
+    for name, unseen in (("trained_kinds", False), ("unseen_kinds", True)):
+        views = build_validation(held_out, network, held_out_kinds=unseen)
+        vectors = embedder.embed(views.views)
+        result[name] = {
+            "all": score_validation(vectors, views),
+            **score_by_source(vectors, views),
+            "by_kind": recall_by_edit(vectors, views),
+        }
+    return result
+
+
+def _held_out(photos: PhotoSet) -> list[Photo]:
+    held_out = [photo for photo in photos.photos if photo.held_out]
+    if len(held_out) < 2:
+        raise ConfigError(f"{len(held_out)} held-out photos are too few (need 2)")
+    return held_out
+
+
+def _random_batches(config: ExperimentConfig) -> ExperimentConfig:
+    training = config.training.model_copy(update={"cluster_size": 1})
+    return config.model_copy(update={"training": training})
+
+
+def _representative(config: ExperimentConfig, photos: PhotoSet) -> Pixels:
+    sampler = Sampler(photos, _random_batches(config), seed=12)
+    views: list[Pixels] = []
+    while sum(len(v) for v in views) < _N_REPRESENTATIVE:
+        views.append(sampler.draw().views)
+    return np.concatenate(views)[:_N_REPRESENTATIVE]
+
+
+def _measure_quality(
+    trained: TrainedNetwork, embedder: bytes, held_out: PhotoSet
+) -> dict[str, dict[str, float]]:
+    validation = build_validation(held_out.photos, trained.config.network)
+    vectors = run_int8(embedder, validation.views)
+    unseen = build_validation(held_out.photos, trained.config.network, held_out_kinds=True)
+    return {
+        "float32": score_validation(embed_with(trained.model, validation.views), validation),
+        "int8": score_validation(vectors, validation),
+        **{f"int8_{name}": s for name, s in score_by_source(vectors, validation).items()},
+        "int8_unseen_kinds": score_validation(run_int8(embedder, unseen.views), unseen),
+    }
+
+
+def _check_int8(quality: dict[str, dict[str, float]]) -> None:
+    loss = quality["float32"]["uap"] - quality["int8"]["uap"]
+    if loss > MAX_INT8_LOSS_UAP:
+        raise DedupError(
+            f"int8 costs {loss:.4f} uAP on held-out products (allowed {MAX_INT8_LOSS_UAP}): "
+            f"{quality['float32']['uap']:.4f} in float32, {quality['int8']['uap']:.4f} in int8"
+        )
+
+
+def _write_calibration(
+    directory: Path, trained: TrainedNetwork, embedder: bytes, held_out: PhotoSet
+) -> None:
+    network = trained.config.network
+    views = calibration_set(held_out, trained.config)
+    digest = sha256_of(directory / EMBEDDER)
+    model_id = compute_model_id(digest, network.input_px, network.blur_sigma_px)
+    content = calibrate(run_int8(embedder, views.views), views, model_id)
+    (directory / CALIBRATION).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _facts(
+    trained: TrainedNetwork,
+    training: PhotoSet,
+    held_out: PhotoSet,
+    quality: dict[str, dict[str, float]],
+    command: str,
+) -> dict[str, Any]:
+    packages = (
+        "tensorflow",
+        "keras",
+        "numpy",
+        "opencv-python-headless",
+        "pillow",
+        "ai-edge-litert",
+    )
+    return {
+        "libraries": {name: importlib.metadata.version(name) for name in packages},
+        "training": {
+            "command": command,
+            "config": trained.config.model_dump(mode="json"),
+            "config_fingerprint": trained.config.fingerprint(),
+            "data_sha256": fingerprint(training.photos),
+            "n_photos": len(training),
+            "n_held_out_photos": len(held_out),
+            **trained.progress,
+        },
+        "quality": quality,
+    }
+
+
+def _write_manifest(directory: Path, config: ExperimentConfig, facts: dict[str, Any]) -> Manifest:
+    network = config.network
+    return write_manifest(
+        directory,
+        dim=network.dim,
+        input_px=network.input_px,
+        blur_sigma_px=network.blur_sigma_px,
+        facts=facts,
+    )
+
+
+def _replace(staging: Path, out: Path) -> None:
+    old = out.with_name(out.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    staging.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

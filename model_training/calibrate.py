@@ -1,0 +1,243 @@
+"""What a cosine means, measured on held-out products: writes `calibration.json`.
+
+Three kinds of held-out pairs are ranked with the int8 embedder, through the job's own decode path:
+true pairs (a photo and its edits), hard negatives (self-made other products and real colourways)
+and unrelated pairs (photos of different families). Beyond what can be counted, the unrelated pairs
+follow a generalised Pareto distribution (Coles 2001, chapter 4: peaks over threshold), with limits
+from a bootstrap over products, because pairs of one photo are not independent.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+
+from dedup_job.kernels.calibration import CALIBRATION_FORMAT, calibration_id_of, parse_calibration
+from model_training.evaluate import ValidationSet, pair_labels
+
+TAIL_SHARE = 0.004
+_CONFIDENCE = 0.9
+_N_BOOTSTRAP = 120
+_GRID = np.round(np.linspace(-0.2, 1.0, 241), 4)
+_MAX_SHAPE = 0.5
+
+
+@dataclass(frozen=True)
+class UnrelatedPairs:
+    """Unrelated pairs of one source. `cosine` float (n,); `a`, `b`: product codes int (n,)."""
+
+    cosine: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+
+
+@dataclass(frozen=True)
+class ParetoTail:
+    """Generalised Pareto above `threshold`; survival = rate (1 + shape (s - u) / scale)^(-1/shape)."""
+
+    threshold: float
+    rate: float
+    shape: float
+    scale: float
+
+    def survival(self, scores: np.ndarray) -> np.ndarray:
+        """P(cosine >= s), for s at or above the threshold."""
+        excess = np.maximum(scores - self.threshold, 0.0)
+        if abs(self.shape) < 1e-9:
+            return self.rate * np.exp(-excess / self.scale)
+        base = np.maximum(1 + self.shape * excess / self.scale, 0.0)
+        with np.errstate(divide="ignore"):
+            return self.rate * np.exp(-np.log(base) / self.shape)
+
+
+def calibrate(vectors: np.ndarray, held_out: ValidationSet, model_id: str) -> dict[str, Any]:
+    """Measure a calibration.
+
+    Args:
+        vectors: float32 (n, d), unit rows of the int8 embedder.
+        held_out: the views they belong to; products that training never saw.
+        model_id: of the bundle.
+
+    Returns:
+        The content of `calibration.json`.
+    """
+    a, b, same, hard = pair_labels(held_out)
+    cosine = (vectors @ vectors.T)[a, b]
+    sources = unrelated_by_source(cosine, a, b, same | hard, held_out)
+    content = {
+        "format": CALIBRATION_FORMAT,
+        "model_id": model_id,
+        "match_probability": _match_probability(cosine, same),
+        "true_pairs": _survival(cosine[same]),
+        "hard_negatives": _survival(cosine[hard]),
+        "unrelated": _unrelated(sources, held_out),
+    }
+    content["calibration_id"] = calibration_id_of(content)
+    parse_calibration(content)
+    return content
+
+
+def unrelated_by_source(
+    cosine: np.ndarray, a: np.ndarray, b: np.ndarray, related: np.ndarray, held_out: ValidationSet
+) -> list[UnrelatedPairs]:
+    """Unrelated pairs within each source: a catalog is of one world, shop photos or home photos.
+
+    Self-made other products are left out: no catalog holds them.
+    """
+    real = ~np.char.startswith(held_out.kind, "NEG:")
+    family = np.unique(held_out.family, return_inverse=True)[1]
+    pairs = []
+    for source in np.unique(held_out.source):
+        within = (held_out.source == source) & real
+        keep = ~related & within[a] & within[b]
+        if keep.sum() >= 100:
+            pairs.append(UnrelatedPairs(cosine[keep], family[a[keep]], family[b[keep]]))
+    return pairs or [UnrelatedPairs(cosine[~related], family[a[~related]], family[b[~related]])]
+
+
+def fit_tail(excess: np.ndarray, weight: np.ndarray, threshold: float, rate: float) -> ParetoTail:
+    """Weighted maximum likelihood of a generalised Pareto distribution.
+
+    The shape is held where the tail reaches cosine 1, as no measurement can promise that unrelated
+    photos never come close, and below `_MAX_SHAPE`.
+
+    Args:
+        excess: float (n,), cosine minus threshold, above 0.
+        weight: float (n,), of each pair.
+        threshold: cosine where the tail begins.
+        rate: weighted share of pairs above it.
+    """
+    weight = weight / weight.sum()
+    room = 1.0 - threshold
+
+    def shape_of(free: float, scale: float) -> float:
+        lowest = -scale / room
+        return lowest + (_MAX_SHAPE - lowest) / (1 + np.exp(-free))
+
+    def cost(parameters: np.ndarray) -> float:
+        scale = float(np.exp(parameters[1]))
+        shape = shape_of(float(parameters[0]), scale)
+        if abs(shape) < 1e-6:
+            return float(np.log(scale) + (weight * excess).sum() / scale)
+        base = 1 + shape * excess / scale
+        if (base <= 0).any():
+            return 1e9
+        return float(np.log(scale) + (1 + 1 / shape) * (weight * np.log(base)).sum())
+
+    start = np.array([0.0, np.log(max(float((weight * excess).sum()), 1e-4))])
+    found = minimize(cost, start, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-7})
+    scale = float(np.exp(found.x[1]))
+    return ParetoTail(threshold, rate, float(shape_of(float(found.x[0]), scale)), scale)
+
+
+def pool_adjacent_violators(value: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The non-decreasing sequence nearest to `value` in weighted squares (isotonic regression)."""
+    blocks: list[list[float]] = []
+    for v, w in zip(value, weight, strict=True):
+        blocks.append([float(v), float(w), 1])
+        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
+            v2, w2, n2 = blocks.pop()
+            v1, w1, n1 = blocks.pop()
+            total = w1 + w2
+            blocks.append([(v1 * w1 + v2 * w2) / total, total, n1 + n2])
+    return np.repeat([b[0] for b in blocks], [int(b[2]) for b in blocks])
+
+
+def _match_probability(cosine: np.ndarray, same: np.ndarray) -> dict[str, Any]:
+    bins = np.clip(np.digitize(cosine, _GRID) - 1, 0, len(_GRID) - 1)
+    total = np.bincount(bins, minlength=len(_GRID)).astype(np.float64)
+    hits = np.bincount(bins, weights=same, minlength=len(_GRID))
+    filled = total > 0
+    probability = pool_adjacent_violators(hits[filled] / total[filled], total[filled])
+    centre = np.minimum(_GRID[filled] + (_GRID[1] - _GRID[0]) / 2, 1.0)
+    return {
+        "scores": _rounded(centre),
+        "probabilities": _rounded(np.clip(probability, 1e-6, 1 - 1e-4)),
+        "prior": float(same.mean()),
+        "note": "isotonic regression over all held-out pairs (true, look-alike, unrelated) as they "
+        "came; the prior is the share of true pairs among them",
+    }
+
+
+def _survival(cosine: np.ndarray) -> dict[str, Any]:
+    return {
+        "scores": _rounded(_GRID),
+        "survival": _rounded(_survival_at(np.sort(cosine), _GRID)),
+        "n_pairs": len(cosine),
+    }
+
+
+def _survival_at(ordered: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    # Half a rounding step below, so that pairs of cosine 1 count at 1.
+    above = len(ordered) - np.searchsorted(ordered, scores - 1e-6, "left")
+    share: np.ndarray = above / max(len(ordered), 1)
+    return share
+
+
+def _unrelated(sources: list[UnrelatedPairs], held_out: ValidationSet) -> dict[str, Any]:
+    body = np.mean([_survival_at(np.sort(s.cosine), _GRID) for s in sources], axis=0)
+    threshold = float(_GRID[np.argmax(body <= TAIL_SHARE)])
+    tail = _fit_sources(sources, [np.ones(len(s.cosine)) for s in sources], threshold)
+    scores = np.round(np.linspace(threshold, 1.0, 41), 5)
+    replicas = _bootstrap(sources, threshold)
+    edges = (50 * (1 - _CONFIDENCE), 50 * (1 + _CONFIDENCE))
+    curves = np.stack([r.survival(scores) for r in replicas])
+    low, high = np.percentile(curves, edges, axis=0)
+    below = threshold >= _GRID
+    return {
+        "n_pairs": int(sum(len(s.cosine) for s in sources)),
+        "n_photos": len(set(held_out.identity[~np.char.startswith(held_out.kind, "NEG:")])),
+        "note": "pairs within each source (home photos, shop photos); sources weigh the same",
+        "scores": _rounded(_GRID[below]),
+        "survival": _rounded(body[below]),
+        "tail": {
+            "threshold": threshold,
+            "exceed_rate": tail.rate,
+            "shape": tail.shape,
+            "scale": tail.scale,
+            "interval": {
+                "confidence": _CONFIDENCE,
+                "shape": list(np.percentile([r.shape for r in replicas], edges)),
+                "scale": list(np.percentile([r.scale for r in replicas], edges)),
+                "scores": [float(s) for s in scores],
+                "low": [float(v) for v in np.minimum.accumulate(low)],
+                "high": [float(v) for v in np.minimum.accumulate(high)],
+            },
+        },
+    }
+
+
+def _fit_sources(
+    sources: list[UnrelatedPairs], weights: list[np.ndarray], threshold: float
+) -> ParetoTail:
+    excess, weight, rates = [], [], []
+    for pairs, w in zip(sources, weights, strict=True):
+        above = (pairs.cosine > threshold) & (w > 0)
+        excess.append(pairs.cosine[above] - threshold)
+        total = max(float(w.sum()), 1.0)
+        weight.append(w[above] / total)
+        rates.append(float(w[above].sum()) / total)
+    pooled = np.concatenate(excess)
+    if len(pooled) < 10:
+        return ParetoTail(threshold, max(float(np.mean(rates)), 1e-9), 0.0, 0.05)
+    return fit_tail(pooled, np.concatenate(weight), threshold, float(np.mean(rates)))
+
+
+def _bootstrap(sources: list[UnrelatedPairs], threshold: float) -> list[ParetoTail]:
+    """Refit on resampled families: a pair counts as often as both its families were drawn."""
+    rng = np.random.default_rng(0)
+    replicas = []
+    for _ in range(_N_BOOTSTRAP):
+        weights = []
+        for pairs in sources:
+            members = np.unique(np.concatenate([pairs.a, pairs.b]))
+            drawn = rng.choice(members, len(members))
+            count = np.bincount(drawn, minlength=int(members.max()) + 1)
+            weights.append((count[pairs.a] * count[pairs.b]).astype(np.float64))
+        replicas.append(_fit_sources(sources, weights, threshold))
+    return replicas
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [float(v) for v in np.round(np.asarray(values, np.float64), 9)]
