@@ -56,8 +56,8 @@ def pad(rgb: Pixels, rng: np.random.Generator) -> Pixels:
 
 def watermark(rgb: Pixels, rng: np.random.Generator) -> Pixels:
     """Half-transparent text: one line, tiled, or a ring with letters."""
-    layer = np.zeros(rgb.shape[:2], np.uint8)
-    height, width = layer.shape
+    height, width = rgb.shape[:2]
+    layer = np.zeros((height, width), np.uint8)
     style = rng.integers(0, 4)
     if style == 0:
         _put_text(layer, rng, (0.5, rng.uniform(0.2, 0.9)), width * rng.uniform(0.4, 0.95))
