@@ -222,12 +222,15 @@ def _decode_one(path: Path) -> tuple[Pixels, Pixels, bool] | str:
 def _join_near_identical(loaded: PhotoSet) -> PhotoSet:
     """Give photos that are all but the same picture one product, so that they never repel.
 
-    Correlation of 16x16 grey thumbnails above .995; catches repeated uploads, not look-alikes.
+    RMS difference of 16x16 colour thumbnails below 1 %: repeated uploads, not look-alikes or
+    colourways.
     """
     if len(loaded) < 2:
         return loaded
     thumbs = np.stack([_thumbnail(p) for p in loaded.pixels])
-    pairs = np.argwhere(np.triu(thumbs @ thumbs.T > 0.995, 1))
+    squares = (thumbs**2).sum(axis=1)
+    apart = (squares[:, None] + squares[None] - 2 * thumbs @ thumbs.T) / thumbs.shape[1]
+    pairs = np.argwhere(np.triu(apart < 0.01**2, 1))
     component = _components(len(loaded), ((int(i), int(j)) for i, j in pairs))
     for i, photo in enumerate(loaded.photos):
         first = loaded.photos[component[i]]
@@ -244,10 +247,9 @@ def _join_near_identical(loaded: PhotoSet) -> PhotoSet:
 
 
 def _thumbnail(rgb: Pixels) -> np.ndarray:
-    grey = cv2.cvtColor(cv2.resize(rgb, (16, 16), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    flat = grey.astype(np.float32).ravel()
-    flat -= flat.mean()
-    return flat / max(float(np.linalg.norm(flat)), 1e-6)
+    small = cv2.resize(rgb, (16, 16), interpolation=cv2.INTER_AREA)
+    # float64: differences of large squares.
+    return small.astype(np.float64).ravel() / 255
 
 
 def _components(n: int, edges: Iterable[tuple[int, int]]) -> list[int]:

@@ -1,0 +1,166 @@
+"""From folders, tables and pairs to identities, splits and batches."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dedup_job.errors import ConfigError
+from model_training import data
+from model_training.batches import Sampler
+from model_training.config import ExperimentConfig, load_config
+from tests.photos_for_training import draw_garment
+
+
+def write_photos(folder: Path, names: list[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate(names):
+        cv2.imwrite(str(folder / name), draw_garment(i, (64, 48))[:, :, ::-1])
+
+
+def in_memory(n: int, source: str = "folder", per_style: int = 1) -> data.PhotoSet:
+    photos = [
+        data.Photo(Path(f"{i}.jpg"), source, f"p{i}", f"p{i}", f"s{i // per_style}", False)
+        for i in range(n)
+    ]
+    pixels = [draw_garment(i, (64, 48)) for i in range(n)]
+    masks = [np.full((64, 48), 255, np.uint8) for _ in range(n)]
+    return data.PhotoSet(photos, pixels, masks, np.ones(n, bool))
+
+
+def small_config(**training: object) -> ExperimentConfig:
+    raw = {"network": {"input_px": 32}, "training": {"photos_per_batch": 6, **training}}
+    return ExperimentConfig.model_validate(raw)
+
+
+def test_similar_pairs_become_products(tmp_path: Path) -> None:
+    write_photos(tmp_path, [f"{c}.jpg" for c in "abcdef"])
+    table = tmp_path / "pairs.csv"
+    table.write_text("image_a,image_b,label\na.jpg,b.jpg,1\nb.jpg,c.jpg,similar\nd.jpg,e.jpg,1\n"
+                     "a.jpg,f.jpg,0\nc.jpg,d.jpg,dissimilar\n")  # fmt: skip
+    photos, dissimilar = data.read_pairs(table, tmp_path)
+    product = {p.path.name: p.product for p in photos}
+    assert product["a.jpg"] == product["b.jpg"] == product["c.jpg"]
+    assert product["d.jpg"] == product["e.jpg"] != product["a.jpg"]
+    assert product["f.jpg"] not in (product["a.jpg"], product["d.jpg"])
+    names = [p.path.name for p in photos]
+    assert {(names[i], names[j]) for i, j in dissimilar} == {("a.jpg", "f.jpg"), ("c.jpg", "d.jpg")}
+
+
+def test_contradicting_labels_are_an_error(tmp_path: Path) -> None:
+    write_photos(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    table = tmp_path / "pairs.csv"
+    table.write_text("image_a,image_b,label\na.jpg,b.jpg,1\nb.jpg,c.jpg,1\na.jpg,c.jpg,0\n")
+    with pytest.raises(ConfigError, match=r"a\.jpg and c\.jpg are labelled dissimilar"):
+        data.read_pairs(table, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image_a,image_b\na.jpg,b.jpg\n", "no column label; it has: image_a, image_b"),
+        ("image_a,image_b,label\na.jpg,b.jpg,maybe\n", "label 'maybe'"),
+        ("image_a,image_b,label\na.jpg,x.jpg,1\n", r"x\.jpg named in .* does not exist"),
+        ("image_a,image_b,label\n", "no rows"),
+    ],
+)
+def test_a_bad_pair_table_is_explained(tmp_path: Path, text: str, message: str) -> None:
+    write_photos(tmp_path, ["a.jpg", "b.jpg"])
+    table = tmp_path / "pairs.csv"
+    table.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        data.read_pairs(table, tmp_path)
+
+
+def test_products_split_by_style(tmp_path: Path) -> None:
+    names = [f"{style}-{colour}.jpg" for style in range(30) for colour in "rg"]
+    write_photos(tmp_path, names)
+    lines = [f"{n},{n[:-4]},style{n.split('-')[0]}" for n in names]
+    (tmp_path / "p.csv").write_text("image,sku,style\n" + "\n".join(lines) + "\n")
+    photos = data.read_products(tmp_path / "p.csv", tmp_path)
+    by_style: dict[str, set[bool]] = {}
+    for photo in photos:
+        by_style.setdefault(photo.family, set()).add(photo.held_out)
+    assert all(len(sides) == 1 for sides in by_style.values())
+    assert {True} in by_style.values() and {False} in by_style.values()
+
+
+def test_a_folder_is_one_product_a_photo(tmp_path: Path) -> None:
+    write_photos(tmp_path / "shirts", ["a.jpg", "b.png"])
+    (tmp_path / "notes.txt").write_text("x")
+    photos = data.read_folder(tmp_path)
+    assert [p.identity for p in photos] == ["a.jpg", "b.png"]
+    with pytest.raises(ConfigError, match="not a folder"):
+        data.read_folder(tmp_path / "none")
+
+
+def test_the_split_is_stable_and_near_its_share() -> None:
+    held_out = [data.is_held_out(f"photo-{i}.jpg", 0.12) for i in range(4000)]
+    assert 0.1 < np.mean(held_out) < 0.14
+    assert data.is_held_out("photo-1.jpg", 0.12) == held_out[1]
+
+
+def test_the_cache_is_read_back_and_repeats_of_a_photo_become_one_product(tmp_path: Path) -> None:
+    write_photos(tmp_path / "in", ["a.jpg", "b.jpg", "c.jpg"])
+    (tmp_path / "in" / "d.jpg").write_bytes((tmp_path / "in" / "a.jpg").read_bytes())
+    first = data.load_photos(data.read_folder(tmp_path / "in"), tmp_path / "cache")
+    again = data.load_photos(data.read_folder(tmp_path / "in"), tmp_path / "cache")
+    assert all(np.array_equal(a, b) for a, b in zip(first.pixels, again.pixels, strict=True))
+    products = [p.product for p in again.photos]
+    assert products == ["a.jpg", "b.jpg", "c.jpg", "a.jpg"]
+    assert [p.identity for p in again.photos] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+
+
+def test_an_unreadable_training_photo_is_an_error(tmp_path: Path) -> None:
+    write_photos(tmp_path / "in", ["a.jpg"])
+    (tmp_path / "in" / "b.jpg").write_bytes(b"<html>")
+    with pytest.raises(ConfigError, match=r"b\.jpg: not_image"):
+        data.load_photos(data.read_folder(tmp_path / "in"), tmp_path / "cache")
+
+
+def test_a_batch_has_two_views_of_each_photo_and_two_of_its_look_alike() -> None:
+    batch = Sampler(in_memory(12), small_config(), seed=0).draw()
+    assert batch.views.shape == (24, 32, 32, 3) and batch.views.dtype == np.uint8
+    values, counts = np.unique(batch.identity, return_counts=True)
+    assert len(values) == 12 and set(counts) == {2}
+    assert np.array_equal(batch.identity, batch.product)
+
+
+def test_equal_seeds_give_equal_batches() -> None:
+    first = Sampler(in_memory(12), small_config(), seed=5).draw()
+    second = Sampler(in_memory(12), small_config(), seed=5).draw()
+    assert np.array_equal(first.views, second.views)
+    assert np.array_equal(first.identity, second.identity)
+
+
+def test_mined_neighbours_meet_in_a_batch() -> None:
+    sampler = Sampler(in_memory(40), small_config(cluster_size=2), seed=0)
+    partner = np.arange(40) ^ 1
+    sampler.set_neighbours(partner[:, None].astype(np.int32))
+    for _ in range(5):
+        identity = sampler.draw().identity
+        rows = {i for i in identity if i < 1_000}
+        assert len(rows) == 6
+
+
+def test_real_colourways_meet_in_a_batch() -> None:
+    sampler = Sampler(in_memory(40, "products", per_style=4), small_config(cluster_size=3), seed=1)
+    names = np.unique([f"p{i}" for i in range(40)])
+    styles = [int(names[i][1:]) // 4 for i in sampler.draw().identity[::4]]
+    assert max(np.bincount(styles)) >= 2
+
+
+def test_an_unknown_setting_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("network: {widht: 1}")
+    with pytest.raises(ConfigError, match=r"network\.widht"):
+        load_config(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_the_shipped_experiments_are_valid() -> None:
+    folder = Path(data.__file__).parent / "configs"
+    experiments = [load_config(path) for path in sorted(folder.glob("*.yaml"))]
+    assert len(experiments) >= 2
