@@ -105,7 +105,13 @@ def settle_batch_norms(trained: TrainedNetwork, photos: PhotoSet) -> None:
 
 
 def export_bundle(
-    run_dir: Path, training: PhotoSet, held_out: PhotoSet, out: Path, command: str
+    run_dir: Path,
+    training: PhotoSet,
+    held_out: PhotoSet,
+    out: Path,
+    *,
+    command: str,
+    max_int8_loss: float = MAX_INT8_LOSS_UAP,
 ) -> Manifest:
     """Export, calibrate and describe a run; `out` is replaced only by a complete bundle.
 
@@ -115,9 +121,10 @@ def export_bundle(
         held_out: photos of products that training never saw (quality, calibration).
         out: bundle directory.
         command: how the model was trained, for the model card.
+        max_int8_loss: uAP that int8 may cost on the held-out products.
 
     Raises:
-        DedupError: int8 costs more than `MAX_INT8_LOSS_UAP` against the float network.
+        DedupError: int8 costs more than `max_int8_loss` against the float network.
     """
     trained = load_trained(run_dir)
     settle_batch_norms(trained, training)
@@ -127,7 +134,7 @@ def export_bundle(
     embedder = convert_to_int8(raw_model(trained.model), _representative(trained.config, training))
     (staging / EMBEDDER).write_bytes(embedder)
     quality = _measure_quality(trained, embedder, held_out)
-    _check_int8(quality)
+    _check_int8(quality, max_int8_loss)
     save_keras(trained.model, staging / KERAS_MODEL)
     write_golden(staging / GOLDEN, embedder, trained.config.network.input_px)
     _write_calibration(staging, trained, embedder, held_out)
@@ -216,11 +223,11 @@ def _measure_quality(
     }
 
 
-def _check_int8(quality: dict[str, dict[str, float]]) -> None:
+def _check_int8(quality: dict[str, dict[str, float]], max_loss: float) -> None:
     loss = quality["float32"]["uap"] - quality["int8"]["uap"]
-    if loss > MAX_INT8_LOSS_UAP:
+    if loss > max_loss:
         raise DedupError(
-            f"int8 costs {loss:.4f} uAP on held-out products (allowed {MAX_INT8_LOSS_UAP}): "
+            f"int8 costs {loss:.4f} uAP on held-out products (allowed {max_loss:g}, --max-int8-loss): "
             f"{quality['float32']['uap']:.4f} in float32, {quality['int8']['uap']:.4f} in int8"
         )
 

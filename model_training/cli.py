@@ -47,11 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--backbone-weights", metavar="imagenet|none|FILE", help="start from these")
     train.add_argument("--resume", action="store_true", help="continue from the checkpoint")
     train.add_argument("--finish-at", metavar="HH:MM", help="end by the clock instead of by views")
+    _add_export(train)
     train.set_defaults(run=_train)
     export = commands.add_parser("export", help="make a bundle from a run's checkpoint")
     _add_data(export)
     export.add_argument("--run-dir", type=Path, required=True)
     export.add_argument("--out", type=Path, required=True)
+    _add_export(export)
     export.set_defaults(run=_export)
     calibration = commands.add_parser("calibrate", help="measure a bundle's calibration again")
     _add_data(calibration)
@@ -62,6 +64,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--bundle", type=Path, required=True)
     evaluation.set_defaults(run=_evaluate)
     return parser
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-int8-loss",
+        type=float,
+        default=0.01,
+        metavar="UAP",
+        help="uAP that int8 may cost on held-out products (default %(default)s)",
+    )
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -99,23 +111,32 @@ def _train(options: argparse.Namespace) -> None:
         report=lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", flush=True),
     )
     if options.out:
-        _export_run(run_dir, training, held_out, options.out)
+        _export_run(run_dir, training, held_out, options)
 
 
 def _export(options: argparse.Namespace) -> None:
     from model_training.sources import read_sources, split
 
     training, held_out = split(read_sources(options))
-    _export_run(options.run_dir, training, held_out, options.out)
+    _export_run(options.run_dir, training, held_out, options)
 
 
-def _export_run(run_dir: Path, training: "PhotoSet", held_out: "PhotoSet", out: Path) -> None:
+def _export_run(
+    run_dir: Path, training: "PhotoSet", held_out: "PhotoSet", options: argparse.Namespace
+) -> None:
     from model_training.bundling import export_bundle
 
     path = run_dir / COMMAND_FILE
     command = path.read_text(encoding="utf-8").strip() if path.is_file() else "unknown"
-    manifest = export_bundle(run_dir, training, held_out, out, command)
-    facts = {"bundle": str(out), "model_id": manifest.model_id, **manifest.raw["quality"]}
+    manifest = export_bundle(
+        run_dir,
+        training,
+        held_out,
+        options.out,
+        command=command,
+        max_int8_loss=options.max_int8_loss,
+    )
+    facts = {"bundle": str(options.out), "model_id": manifest.model_id, **manifest.raw["quality"]}
     print(json.dumps(facts, indent=1))
 
 

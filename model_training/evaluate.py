@@ -16,6 +16,9 @@ from model_training import augment, look_alikes
 from model_training.config import NetworkConfig
 from model_training.data import Photo
 
+# Marks the self-made other product of a photo in its labels.
+_OTHER = "#other"
+
 
 @dataclass(frozen=True)
 class ValidationSet:
@@ -59,7 +62,7 @@ def build_validation(
     rows: list[tuple[Pixels, str, str, str, str, str]] = []
     decoded = [decode(photo.path.read_bytes()) for photo in photos]
     names = tuple(sorted(augment.HELD_OUT)) if held_out_kinds else augment.TRAINED
-    for photo, rgb in zip(photos, decoded, strict=True):
+    for number, (photo, rgb) in enumerate(zip(photos, decoded, strict=True)):
         mask, _ = look_alikes.find_garment(rgb)
         generator = sorted(look_alikes.HELD_OUT)[0] if held_out_kinds else None
         crop = _middle(decoded[int(rng.integers(len(decoded)))])
@@ -75,7 +78,7 @@ def build_validation(
         for (base, label), n in zip(bases, [*n_edits[:3], 0, n_edits[3]], strict=True):
             edited, kinds = augment.compose(base, rng, n, names)
             kind = "+".join([*([label] if label else []), *kinds]) or "original"
-            suffix = "#other" if label else ""
+            suffix = f"{_OTHER}{number}" if label else ""
             rows.append((
                 _as_the_job_reads(edited, network), photo.identity + suffix, photo.product + suffix,
                 photo.family, kind, photo.source,
@@ -131,7 +134,7 @@ def recall_by_edit(vectors: np.ndarray, validation: ValidationSet) -> dict[str, 
     }
     tally: dict[str, list[bool]] = {}
     for i, kind in enumerate(validation.kind):
-        row = original.get(validation.identity[i].removesuffix("#other"))
+        row = original.get(str(validation.identity[i]).split(_OTHER)[0])
         if row is None or row == i:
             continue
         hit = bool(vectors[i] @ vectors[row] >= threshold)

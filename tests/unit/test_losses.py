@@ -1,5 +1,4 @@
 """The losses against oracles written with loops."""
-# ruff: noqa: E402 - skipped as a whole where Keras is not installed
 
 import numpy as np
 import pytest

@@ -1,0 +1,90 @@
+"""The calibration against oracles, and its tail against a known distribution."""
+
+import numpy as np
+import pytest
+
+from dedup_job.kernels.calibration import parse_calibration
+from model_training.calibrate import ParetoTail, calibrate, fit_tail, pool_adjacent_violators
+from model_training.evaluate import ValidationSet, pair_labels, rank_pairs
+
+
+def isotonic_by_minimax(value: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Barlow et al. 1972: the largest, over starts, of the smallest weighted mean over ends."""
+    n = len(value)
+    mean = np.full((n, n), np.nan)
+    for i in range(n):
+        for j in range(i, n):
+            mean[i, j] = np.average(value[i : j + 1], weights=weight[i : j + 1])
+    return np.array(
+        [max(min(mean[i, j] for j in range(k, n)) for i in range(k + 1)) for k in range(n)]
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_isotonic_regression_equals_the_minimax_formula(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    value, weight = rng.random(12), rng.uniform(0.5, 3, 12)
+    got = pool_adjacent_violators(value, weight)
+    assert np.allclose(got, isotonic_by_minimax(value, weight))
+
+
+@pytest.mark.parametrize(("shape", "scale"), [(-0.2, 0.1), (0.0, 0.03), (0.2, 0.02)])
+def test_the_tail_of_a_known_distribution_is_found(shape: float, scale: float) -> None:
+    uniform = np.random.default_rng(3).random(20_000)
+    drawn = -np.log(uniform) if shape == 0 else (uniform**-shape - 1) / shape
+    tail = fit_tail(drawn * scale, np.ones(20_000), threshold=0.6, rate=0.01)
+    scores = 0.6 + scale * np.array([0.5, 1, 2, 3])
+    expected = ParetoTail(0.6, 0.01, shape, scale).survival(scores)
+    assert np.allclose(tail.survival(scores), expected, rtol=0.12)
+
+
+def test_the_tail_never_ends_below_cosine_one() -> None:
+    excess = np.random.default_rng(0).uniform(0, 0.1, 500)  # a hard end at .9 in the sample
+    tail = fit_tail(excess, np.ones(500), threshold=0.8, rate=0.01)
+    assert tail.survival(np.array([0.95]))[0] > 0
+
+
+def draw_held_out(n_products: int = 60) -> tuple[np.ndarray, ValidationSet]:
+    rng = np.random.default_rng(0)
+    centre = rng.normal(size=(n_products, 16))
+    rows, labels = [], []
+    for i in range(n_products):
+        for view, kind in enumerate(["original", "crop", "NEG:recolour"]):
+            other = kind.startswith("NEG")
+            rows.append(centre[i] + rng.normal(size=16) * (0.6 if other else 0.1 * view))
+            name = f"p{i}" + ("#other" if other else "")
+            labels.append((name, name, f"p{i}", kind, "shop" if i % 2 else "home"))
+    vectors = np.array(rows, np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    pixels = np.zeros((len(rows), 1, 1, 3), np.uint8)
+    return vectors, ValidationSet(pixels, *(np.array(c) for c in zip(*labels, strict=True)))
+
+
+def test_a_calibration_is_what_the_job_reads() -> None:
+    vectors, held_out = draw_held_out()
+    content = calibrate(vectors, held_out, "f" * 64)
+    read = parse_calibration(content)
+    _, _, same, hard = pair_labels(held_out)
+    assert read.n_true == same.sum() == 60
+    assert read.n_hard_negatives == hard.sum() == 120
+    assert read.match_probability(0.999) > read.match_probability(0.3)
+    assert read.true_survival(0.9) > read.hard_negative_survival(0.9)
+    low, high = read.unrelated_survival_interval(0.8)
+    assert low <= read.unrelated_survival(0.8) <= high
+    before, after = read.unrelated_survival(
+        [read.tail.threshold - 1e-4, read.tail.threshold + 1e-4]
+    )
+    assert after == pytest.approx(before, rel=0.35)
+
+
+def test_a_calibration_repeats() -> None:
+    vectors, held_out = draw_held_out(20)
+    first = calibrate(vectors, held_out, "a" * 64)
+    assert first["calibration_id"] == calibrate(vectors, held_out, "a" * 64)["calibration_id"]
+    assert first["calibration_id"] != calibrate(vectors, held_out, "b" * 64)["calibration_id"]
+
+
+def test_a_perfect_ranking() -> None:
+    same, hard = np.array([True, True, False, False]), np.array([False, False, True, False])
+    figures = rank_pairs(np.array([0.9, 0.8, 0.2, 0.1]), same, hard)
+    assert set(figures.values()) == {1.0}
