@@ -41,7 +41,7 @@ type: $(STAMPS)/dev ## types (mypy)
 	$(BIN)/mypy
 
 bench: machine $(STAMPS)/dev ## speed of the embedding stage, quick
-	$(BIN)/python benchmarks/embed.py --quick
+	$(BIN)/python -m benchmarks.embed --quick
 
 dist: $(STAMPS)/dev ## wheel, sdist, and a zip for spark-submit --py-files
 	rm -rf dist build

@@ -1,6 +1,6 @@
 """Embedding stage against a bare loop: photos per second, side by side, and worker memory.
 
-    python -m benchmarks.embed --photos DIR [--n-photos 5000] [--rounds 3] [--out FILE.json]
+    python -m benchmarks.embed [--photos DIR] [--n-photos 5000] [--rounds 3] [--out FILE.json]
 
 Both sides use two processes, the same photo files and the same bundle, and are clocked from the
 first photo to the last; starting Spark, Python and the model is left out on both. The bare loop
@@ -30,8 +30,9 @@ from dedup_job.io.storage import Folder
 from dedup_job.io.tables import write_table
 from dedup_job.kernels.images import ImageLimits, prepare
 from dedup_job.kernels.model import load_embedder
+from dedup_job.sample.catalog import write_sample_catalog
 from dedup_job.stages.embeddings import photo_requests
-from dedup_job.stages.photo_worker import EmbedPhotos, count_photo_tasks
+from dedup_job.stages.photo_worker import LOCAL_PHOTOS_PER_HANDOVER, EmbedPhotos, count_photo_tasks
 from dedup_job.tables import PHOTOS
 
 N_PROCESSES = 2
@@ -51,6 +52,7 @@ def run_stage(spark, paths: list[Path], bundle: ShippedBundle, n_tasks: int) -> 
             limits=ImageLimits(),
             prefetch=_defaults().embed.prefetch,
             n_threads=1,
+            per_handover=LOCAL_PHOTOS_PER_HANDOVER,
         )
         stored = write_table(photo_requests(rows, n_tasks), PHOTOS, Folder(f"{folder}/out"), worker)
         clocked = read_clocks(folder)
@@ -98,7 +100,8 @@ def _defaults():
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photos to re-encode")
+    parser.add_argument("--photos", type=Path, help="folder of photos to re-encode [drawn ones]")
+    parser.add_argument("--quick", action="store_true", help="1,000 photos, one round")
     parser.add_argument("--n-photos", type=int, default=5_000)
     parser.add_argument("--size", default="400x533", help="of the re-encoded photos")
     parser.add_argument("--rounds", type=int, default=3)
@@ -107,9 +110,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
 
+    if arguments.quick:
+        arguments.n_photos, arguments.rounds = 1_000, 1
     width, height = (int(part) for part in arguments.size.split("x"))
     folder = arguments.work / f"{arguments.size}-{arguments.n_photos}"
-    paths = write_distinct_photos(arguments.photos, folder, arguments.n_photos, (width, height))
+    photos = arguments.photos or write_sample_catalog(arguments.work / "sample").catalog.parent
+    paths = write_distinct_photos(photos, folder, arguments.n_photos, (width, height))
     directory = locate_bundle(arguments.model)
 
     os.environ["DEDUP_LOCAL_CORES"] = str(N_PROCESSES)

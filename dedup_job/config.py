@@ -72,7 +72,7 @@ class FetchConfig(_Section):
     )
     max_attempts: int = Field(3, ge=1, le=10, description="tries for failures that may pass")
     n_threads: int = Field(
-        0, ge=0, le=64, description="fetch threads a task; 0 = 2 for files, 16 for remote"
+        0, ge=0, le=64, description="fetch threads a task; 0 = 1 for files, 16 for remote"
     )
 
 

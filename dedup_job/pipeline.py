@@ -52,7 +52,12 @@ from dedup_job.stages.embeddings import (
 )
 from dedup_job.stages.groups import Grouping, GroupRules, group_products
 from dedup_job.stages.pairs import match_products
-from dedup_job.stages.photo_worker import EmbedPhotos, Fetch, count_photo_tasks
+from dedup_job.stages.photo_worker import (
+    LOCAL_PHOTOS_PER_HANDOVER,
+    EmbedPhotos,
+    Fetch,
+    count_photo_tasks,
+)
 from dedup_job.stages.products import represent_products
 from dedup_job.tables import (
     CONTENTS,
@@ -185,6 +190,7 @@ def photo_worker(
         limits=config.image_limits(),
         prefetch=config.embed.prefetch,
         n_threads=config.fetch.n_threads or (_REMOTE_FETCH_THREADS if is_remote else 1),
+        per_handover=1 if is_remote else LOCAL_PHOTOS_PER_HANDOVER,
     )
 
 
@@ -272,7 +278,5 @@ def group(
             sku_match=config.match.sku_match,
         )
         pairs = context.materialise(matched, PRODUCT_PAIRS)
-        rules = GroupRules(
-            config.match.chaining, order, min_cosine, search.floor_cosine, context.run_date
-        )
+        rules = GroupRules(config.match.chaining, order, min_cosine, context.run_date)
         return group_products(pairs, products, photo_rows, contents, rules)

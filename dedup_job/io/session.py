@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -18,12 +19,17 @@ _DEFAULTS = {
     "spark.ui.showConsoleProgress": "false",
     "spark.python.worker.faulthandler.enabled": "true",
 }
+_LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
 # Only for a session of our own: four attempts a task, as a cluster gives (plain local[*] gives one).
 _LOCAL_DEFAULTS = {
     "spark.ui.enabled": "false",
     "spark.driver.memory": "2g",
-    "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 2)),
-    "spark.log.level": "ERROR",
+    "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
+    # Photos and vectors are computed in Python; the JVM's second compiler would spend more on our
+    # many short queries than it gives back.
+    "spark.driver.extraJavaOptions": (
+        f"-XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile={_LOG_CONFIG.as_uri()}"
+    ),
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
 }

@@ -6,6 +6,8 @@ when it is loaded, so that a damaged or foreign model never runs.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -116,8 +118,9 @@ class _LiteRtNetwork:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=n_threads)
-            self._interpreter.allocate_tensors()
+            with _silenced_stderr():
+                self._interpreter = Interpreter(model_path=str(path), num_threads=n_threads)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelContractError(f"{path.name} cannot be loaded: {error}") from None
         self._input = self._interpreter.get_input_details()[0]
@@ -137,6 +140,22 @@ class _LiteRtNetwork:
         self._interpreter.invoke()
         vector: Vectors = self._interpreter.get_tensor(self._output["index"])[0]
         return vector
+
+
+@contextmanager
+def _silenced_stderr() -> Iterator[None]:
+    """Keep LiteRT from announcing its CPU delegate in every worker's log.
+
+    It writes from C++ and has no switch for it; problems come as exceptions.
+    """
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _load_keras_network(path: Path, n_threads: int) -> Network:

@@ -86,7 +86,7 @@ def test_each_broken_row_is_rejected_for_its_own_reason(spark, sample, photo_ser
         "one_pixel": "too_small",
         "bomb": "too_many_pixels",
         rows[0]["sku_id"]: "duplicate_row",
-        "": "null_sku",
+        None: "null_sku",
         "gone": "not_found",
         "hanging": "timeout",
     }
