@@ -9,12 +9,16 @@ is how chains arise. Half of the products have look-alikes (another colour, prin
 same garment) with listings of their own. Every listing goes through JPEG and the job's own decoder
 and int8 embedder. Pairs are formed at the threshold that the job solves, at its default target and
 at laxer ones, where chains are a real danger.
+
+A stricter rule always buys precision with recall, and so does a higher threshold. The rules are
+therefore compared twice: at the solved threshold, and at equal precision of their groups.
 """
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import cv2
@@ -25,6 +29,7 @@ from dedup_job.io.bundles import locate_bundle
 from dedup_job.kernels.calibration import Calibration, read_calibration
 from dedup_job.kernels.grouping import Chaining, Edges, group_nodes
 from dedup_job.kernels.images import Pixels, decode, prepare
+from dedup_job.kernels.linkage import cut_averages
 from dedup_job.kernels.metrics import grouping_metrics
 from dedup_job.kernels.model import Embedder, load_embedder
 from dedup_job.kernels.neighbours import Pairs, exact_pairs
@@ -34,6 +39,7 @@ from dedup_job.kernels.threshold import (
     search_floor,
     solve_threshold,
 )
+from dedup_job.stages.groups import GroupRules
 from model_training.augment import compose
 from model_training.data import Photo, read_folder, read_products
 from model_training.look_alikes import find_garment, make_look_alike
@@ -41,7 +47,8 @@ from model_training.look_alikes import find_garment, make_look_alike
 N_LISTINGS, SHARES = (1, 2, 3, 4, 8), (0.5, 0.2, 0.15, 0.1, 0.05)
 EDIT_OF_AN_EDIT = 0.35
 TARGETS = (0.97, 0.9, 0.8, 0.6)
-RULES: tuple[Chaining, ...] = ("components", "star", "average")
+PRECISIONS = (0.97, 0.95, 0.9, 0.85, 0.8)
+N_SWEPT = 40
 FIGURES = ("pair_precision", "pair_recall", "bcubed_precision", "bcubed_recall", "bcubed_f1")
 COUNTS = ("hard_merged", "largest_group")
 
@@ -106,32 +113,93 @@ def middle(rgb: Pixels) -> Pixels:
     return rgb[height // 4 : height - height // 4, width // 4 : width - width // 4]
 
 
+Cut = Callable[[Pairs, int, float, float], np.ndarray]
+
+
+def by_rule(rule: Chaining, missing: Callable[[float, float], float]) -> Cut:
+    """A cut by the job's code; `missing(threshold, floor)` is what a missing edge counts as."""
+
+    def cut(pairs: Pairs, n: int, threshold: float, floor: float) -> np.ndarray:
+        matched = pairs.cosine >= threshold
+        edges = Edges(pairs.i[matched], pairs.j[matched], pairs.cosine[matched])
+        return group_nodes(
+            n, edges, chaining=rule, threshold=threshold, floor=missing(threshold, floor)
+        )
+
+    return cut
+
+
+def cut_with_every_cosine(pairs: Pairs, n: int, threshold: float, floor: float) -> np.ndarray:
+    """Average linkage that knows the cosines below the threshold too, as the job does not."""
+    units = np.rint(pairs.cosine.astype(np.float64) * 2.0**30).astype(np.int64)
+    edges = list(zip(pairs.i.tolist(), pairs.j.tolist(), units.tolist(), strict=True))
+    labels = np.arange(n)
+    for group in cut_averages(edges, [], round(threshold * 2**30), round(floor * 2**30)):
+        labels[group] = group[0]
+    return labels
+
+
+def as_the_job_counts(threshold: float, _: float) -> float:
+    return GroupRules("average", (), threshold, date.min).missing_cosine
+
+
+def as_the_floor(threshold: float, floor: float) -> float:
+    return min(floor, threshold - 0.02)
+
+
+RULES: dict[str, Cut] = {
+    "components": by_rule("components", as_the_floor),
+    "star": by_rule("star", as_the_floor),
+    "average": by_rule("average", as_the_job_counts),
+    "average, missing = floor": by_rule("average", as_the_floor),
+    "average, every cosine": cut_with_every_cosine,
+}
+
+
 def compare(
     catalog: Listings, vectors: np.ndarray, calibration: Calibration
 ) -> Iterator[dict[str, object]]:
-    """One row a target and rule."""
-    size = CatalogSize(len(vectors), len(vectors) * (len(vectors) - 1) // 2)
+    """One row a threshold and rule; `target` is null where the threshold is only swept."""
+    n = len(vectors)
+    size = CatalogSize(n, n * (n - 1) // 2)
     floor = search_floor(calibration, size)
     pairs = exact_pairs(vectors, floor)
-    for target in TARGETS:
-        observed = cosine_histogram(pairs.cosine)
-        threshold = solve_threshold(calibration, size, observed, target, floor).min_cosine
-        for rule in RULES:
-            labels = group_at(pairs, len(vectors), rule, threshold, floor)
+    observed = cosine_histogram(pairs.cosine)
+    thresholds: list[tuple[float | None, float]] = [
+        (target, solve_threshold(calibration, size, observed, target, floor).min_cosine)
+        for target in TARGETS
+    ]
+    thresholds += [(None, t) for t in np.linspace(floor, 0.999, N_SWEPT).tolist()]
+    for target, threshold in thresholds:
+        for rule, cut in RULES.items():
+            labels = cut(pairs, n, threshold, floor)
             found = grouping_metrics(labels.tolist(), catalog.product, catalog.look_alike)
             yield {"target": target, "rule": rule, "min_cosine": threshold, **found.as_dict()}
 
 
-def group_at(pairs: Pairs, n: int, rule: Chaining, threshold: float, floor: float) -> np.ndarray:
-    matched = pairs.cosine >= threshold
-    edges = Edges(pairs.i[matched], pairs.j[matched], pairs.cosine[matched])
-    missing = min(floor, threshold - 0.02)  # as stages.groups counts it
-    return group_nodes(n, edges, chaining=rule, threshold=threshold, floor=missing)
+def print_at_solved_thresholds(rows: pd.DataFrame) -> None:
+    solved = rows[rows.target.notna()].groupby(["target", "rule"], sort=False)
+    print("\nAt the threshold the job solves for a target precision:")
+    print(solved[["min_cosine", *FIGURES, *COUNTS]].mean().round(3).to_string())
 
 
-def print_table(rows: pd.DataFrame) -> None:
-    mean = rows.groupby(["target", "rule"], sort=False)[["min_cosine", *FIGURES, *COUNTS]].mean()
-    print(mean.round(4).to_string())
+def print_at_equal_precision(rows: pd.DataFrame) -> None:
+    """Pair recall of each rule where its own groups have one precision: thresholds moved to fit."""
+    swept = rows[rows.target.isna()].groupby(["rule", "seed"], sort=False)
+    recall = swept.apply(recall_at_precisions, include_groups=False)
+    print("\nPair recall where the groups' pair precision is, and the best B-cubed F1 anywhere:")
+    print(recall.groupby("rule", sort=False).mean().round(3).to_string())
+    print("\nIn how many of the catalogs `average` is better than each rule:")
+    better = recall.rsub(recall.xs("average"), level="seed") > 0
+    print(better.groupby("rule", sort=False).sum().to_string())
+
+
+def recall_at_precisions(found: pd.DataFrame) -> pd.Series:
+    """From one catalog's sweep, lowest threshold first; precision taken as falling with it."""
+    found = found.iloc[::-1]
+    precision = np.minimum.accumulate(found.pair_precision.to_numpy())
+    recall = np.interp([-p for p in PRECISIONS], -precision, found.pair_recall)
+    return pd.Series([*recall, found.bcubed_f1.max()], [*map(str, PRECISIONS), "best_f1"])
 
 
 def main() -> None:
@@ -154,7 +222,8 @@ def main() -> None:
         rows += [{"seed": seed, **row} for row in compare(catalog, vectors, calibration)]
         n_products = len(set(catalog.product))
         print(f"catalog {seed}: {len(vectors)} listings of {n_products} products")
-    print_table(pd.DataFrame(rows))
+    print_at_solved_thresholds(pd.DataFrame(rows))
+    print_at_equal_precision(pd.DataFrame(rows))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
 

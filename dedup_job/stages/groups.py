@@ -18,7 +18,7 @@ from dedup_job.kernels.similarity import group_cosines
 from dedup_job.tables import GROUP_ROWS, GROUPED_PAIRS, arrow_batch
 
 _HASH_DIGITS = 16  # 64 bits: ten million groups born in one night, one collision in 370,000 nights
-_MISSING_MARGIN = 0.02
+_MISSING_SHARE, _LEAST_GAP = 0.25, 0.001
 # Spark takes milliseconds to hand a group over, and most groups are pairs: many share one call.
 _MEMBERS_PER_BUCKET = 2_000
 _MEMBER_COLUMNS = ["group_id", "sku_id", "is_exact", "variant_group", "order_values", "n_pixels"]
@@ -39,24 +39,24 @@ class GroupRules:
     Attributes:
         chaining: the chaining rule, see `kernels.grouping`.
         order: the canonical order that ranks survivors.
-        min_cosine: the threshold of the pairs.
-        floor_cosine: the cosine down to which pairs were searched, at most `min_cosine`.
+        min_cosine: the threshold of the pairs, at most 1.
         run_date: the date on which groups are born.
     """
 
     chaining: Chaining
     order: tuple[OrderColumn, ...]
     min_cosine: float
-    floor_cosine: float
     run_date: date
 
     @property
     def missing_cosine(self) -> float:
-        """What a pair that did not match counts as in an average: always below the threshold.
+        """What a pair that did not match counts as in an average: a little below the threshold.
 
-        A solved threshold may be the floor itself; counted as that, strangers would never part.
+        Relative to the room above the threshold, so that it means the same for every model, and
+        not the floor of the search, so that groups do not depend on how deep was searched.
+        Measured in docs/adr/0008.
         """
-        return min(self.floor_cosine, self.min_cosine - _MISSING_MARGIN)
+        return self.min_cosine - max(_MISSING_SHARE * (1.0 - self.min_cosine), _LEAST_GAP)
 
 
 def group_products(

@@ -88,7 +88,7 @@ class Catalog:
         found = match_products(
             products, rows, frames["photo_pairs"], min_cosine=MIN_COSINE, sku_match=sku_match
         ).localCheckpoint()
-        rules = GroupRules(chaining, columns, MIN_COSINE, FLOOR, RUN_DATE)
+        rules = GroupRules(chaining, columns, MIN_COSINE, RUN_DATE)
         grouping = group_products(found, products, rows, contents, rules)
         assert products.columns == PRODUCTS.column_names
         return (
@@ -288,18 +288,18 @@ def test_a_conflict_parts_a_pair_also_through_a_chain(spark):
     assert sorted(row["sku_id"] for row in groups) == ["a", "b"]
 
 
-@pytest.mark.parametrize("floor", [FLOOR, MIN_COSINE])
-def test_strangers_in_a_chain_part_even_if_the_search_stopped_at_the_threshold(floor):
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 0.999, 1.0])
+def test_a_weak_link_parts_a_chain_at_any_threshold(threshold):
     chain = pa.table(
         {
             "sku_id_a": ["a", "b", "c"],
             "sku_id_b": ["b", "c", "d"],
-            "cosine": pa.array([0.99, 0.8, 0.99], pa.float32()),
+            "cosine": [1.0, threshold, 1.0],
             "match_type": ["near"] * 3,
             "in_conflict": [False] * 3,
         }
     )
-    labels = label_on_driver(chain, GroupRules("average", (), 0.8, floor, RUN_DATE))
+    labels = label_on_driver(chain, GroupRules("average", (), threshold, RUN_DATE))
     assert labels["first_sku_id"].to_pylist() == ["a", "a", "c", "c"]
 
 
@@ -320,7 +320,7 @@ def test_a_large_group_is_one_matrix_product():
             "embedding": pa.array(list(vectors), pa.list_(pa.float32())),
         }
     )
-    rows = describe_groups(table, GroupRules("star", (), MIN_COSINE, FLOOR, RUN_DATE)).to_pylist()
+    rows = describe_groups(table, GroupRules("star", (), MIN_COSINE, RUN_DATE)).to_pylist()
     best = (vectors @ vectors.T).reshape(500, 3, 500, 3).max(axis=(1, 3))
     assert [row["sku_id"] for row in rows] == [f"{i:03d}" for i in range(500)]
     assert [row["cosine_to_canonical"] for row in rows[1:]] == pytest.approx(best[0, 1:], abs=1e-6)
