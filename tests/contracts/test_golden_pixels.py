@@ -1,0 +1,30 @@
+"""A model was trained on what `prepare` gave then; it must give the same now, or say so."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dedup_job.kernels.images import PREPROCESSING_VERSION, prepare
+from tests.golden.make_pixels import BLUR_SIGMA_PX, SIZE_PX
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+NAMES = ["portrait.jpg", "large.jpg", "picture.png", "picture.webp"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prepared_pixels_are_those_of_this_preprocessing_version(name):
+    path = GOLDEN / f"pixels-v{PREPROCESSING_VERSION}.npz"
+    assert path.exists(), "write the golden pixels of the new version: tests/golden/make_pixels.py"
+    expected = np.load(path)[name].astype(int)
+    got = prepare((GOLDEN / name).read_bytes(), SIZE_PX, BLUR_SIGMA_PX).pixels.astype(int)
+    # Decoders round differently between builds by a level or two; a changed recipe does not.
+    assert np.abs(got - expected).max() <= 3, "raise PREPROCESSING_VERSION: pixels have changed"
+    assert np.abs(got - expected).mean() < 0.3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_pixels_notice_another_recipe(name):
+    expected = np.load(GOLDEN / f"pixels-v{PREPROCESSING_VERSION}.npz")[name].astype(int)
+    got = prepare((GOLDEN / name).read_bytes(), SIZE_PX, 1.5).pixels.astype(int)
+    assert np.abs(got - expected).max() > 3
