@@ -134,7 +134,7 @@ def cut_with_every_cosine(pairs: Pairs, n: int, threshold: float, floor: float) 
     units = np.rint(pairs.cosine.astype(np.float64) * 2.0**30).astype(np.int64)
     edges = list(zip(pairs.i.tolist(), pairs.j.tolist(), units.tolist(), strict=True))
     labels = np.arange(n)
-    for group in cut_averages(edges, [], round(threshold * 2**30), round(floor * 2**30)):
+    for group in cut_averages(edges, [], {}, round(threshold * 2**30), round(floor * 2**30)):
         labels[group] = group[0]
     return labels
 

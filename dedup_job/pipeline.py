@@ -183,10 +183,11 @@ def photo_worker(
     """Everything a photo task needs, ready to be pickled."""
     bundle = ship_bundle(context.spark, model.directory, config.model.runtime)
     policy = FetchPolicy.from_config(config.fetch, [catalog_base(config.catalog)])
+    threads_per_task = int(context.spark.conf.get("spark.task.cpus", "1") or 1)
     is_remote = not rows.where("source_uri NOT LIKE 'file:%'").isEmpty()
     return EmbedPhotos(
         open_fetch=partial(open_fetch, policy),
-        open_embedder=partial(load_shipped, bundle),
+        open_embedder=partial(load_shipped, bundle, threads_per_task),
         limits=config.image_limits(),
         prefetch=config.embed.prefetch,
         n_threads=config.fetch.n_threads or (_REMOTE_FETCH_THREADS if is_remote else 1),
@@ -278,5 +279,11 @@ def group(
             sku_match=config.match.sku_match,
         )
         pairs = context.materialise(matched, PRODUCT_PAIRS)
-        rules = GroupRules(config.match.chaining, order, min_cosine, context.run_date)
+        rules = GroupRules(
+            config.match.chaining,
+            order,
+            min_cosine,
+            context.run_date,
+            n_conflict_columns=len(config.catalog.conflict),
+        )
         return group_products(pairs, products, photo_rows, contents, rules)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from dedup_job.kernels.linkage import Groups, cut_averages, cut_components, cut_stars
+from dedup_job.kernels.linkage import Groups, Traits, cut_averages, cut_components, cut_stars
 
 Chaining = Literal["components", "star", "average"]
 Array = npt.NDArray[Any]
@@ -55,6 +55,7 @@ def group_nodes(
     threshold: float,
     floor: float,
     cannot_link: Array | None = None,
+    traits: Array | None = None,
 ) -> Array:
     """Put nodes into groups.
 
@@ -67,21 +68,28 @@ def group_nodes(
         floor: what a missing edge counts as under `average`: the score down to which pairs were
             searched. Below `threshold`.
         cannot_link: int (c, 2), pairs that never end in one group, through no chain either.
+        traits: int (n, k), what is known of each node in k respects (colour, gender), as codes; -1 is
+            unknown and fits every code. Nodes whose known codes differ in one respect never end in
+            one group, through no chain either.
 
     Returns:
         int64 (n,): the group of each node, named by its smallest member; a node alone is its own.
 
     Raises:
         ValueError: an edge names no node, joins a node to itself, occurs twice or scores below the
-            threshold, or floor >= threshold.
+            threshold, floor >= threshold, or `traits` has not n rows.
     """
     apart = _sorted_pairs(np.zeros((0, 2)) if cannot_link is None else cannot_link)
+    traits = np.zeros((n_nodes, 0), np.int32) if traits is None else traits
+    if len(traits) != n_nodes:
+        raise ValueError(f"traits must have a row for each of {n_nodes} nodes; got {len(traits)}")
     a, b, score = _canonical(n_nodes, edges, threshold, floor)
     allowed = ~np.isin(a * n_nodes + b, apart[:, 0] * n_nodes + apart[:, 1])
+    allowed &= ~_differ(traits[a], traits[b])
     a, b, units = a[allowed], b[allowed], np.rint(score[allowed] * _UNITS).astype(np.int64)
     labels = connected_components(n_nodes, a, b)
     within = apart[labels[apart[:, 0]] == labels[apart[:, 1]]]
-    for graph in _to_refine(labels, np.c_[a, b, units], within, chaining):
+    for graph in _to_refine(labels, np.c_[a, b, units], within, traits, chaining):
         for group in _cut(graph, chaining, threshold, floor):
             labels[group] = group[0]
     return labels
@@ -91,24 +99,26 @@ def group_nodes(
 class _Component:
     edges: list[tuple[int, int, int]]
     cannot_link: list[tuple[int, int]]
+    traits: dict[int, Traits]
 
 
 def _cut(graph: _Component, chaining: Chaining, threshold: float, floor: float) -> Groups:
     if chaining == "components":
-        return cut_components(graph.edges, graph.cannot_link)
+        return cut_components(graph.edges, graph.cannot_link, graph.traits)
     if chaining == "star":
-        return cut_stars(graph.edges, graph.cannot_link)
+        return cut_stars(graph.edges, graph.cannot_link, graph.traits)
     units = round(threshold * _UNITS), round(floor * _UNITS)
-    return cut_averages(graph.edges, graph.cannot_link, *units)
+    return cut_averages(graph.edges, graph.cannot_link, graph.traits, *units)
 
 
 def _to_refine(
-    labels: Array, edges: Array, cannot_link: Array, chaining: Chaining
+    labels: Array, edges: Array, cannot_link: Array, traits: Array, chaining: Chaining
 ) -> Iterator[_Component]:
     """Components that a rule could cut; their nodes are set apart in `labels` on the way.
 
     A component in which every pair has an edge stays whole under every rule, unless a forbidden
-    pair is in it. Most components are such (pairs above all), and cost no Python loop.
+    pair or two known traits are in it. Most components are such (pairs above all), and cost no
+    Python loop.
     """
     owner = labels[edges[:, 0]]
     n_members, n_edges = np.bincount(labels), np.bincount(owner, minlength=len(labels))
@@ -118,6 +128,8 @@ def _to_refine(
         is_open[:] = False
     apart_owner = labels[cannot_link[:, 0]]
     is_open[apart_owner] = True
+    is_mixed = _mixed(labels, traits)
+    is_open |= is_mixed
     open_nodes = np.flatnonzero(is_open[labels])
     edges, owner = edges[is_open[owner]], owner[is_open[owner]]
     pieces = zip(np.unique(owner), _by_owner(edges, owner), strict=True)
@@ -125,7 +137,28 @@ def _to_refine(
     labels[open_nodes] = open_nodes
     for name, piece in pieces:
         forbidden = apart[name].tolist() if name in apart else []
-        yield _Component([tuple(row) for row in piece.tolist()], [tuple(row) for row in forbidden])
+        nodes = np.unique(piece[:, :2]) if is_mixed[name] else np.zeros(0, np.int64)
+        yield _Component(
+            [tuple(row) for row in piece.tolist()],
+            [tuple(row) for row in forbidden],
+            dict(zip(nodes.tolist(), map(tuple, traits[nodes].tolist()), strict=True)),
+        )
+
+
+def _differ(one: Array, other: Array) -> Array:
+    """Whether rows of traits differ where both are known: bool (m,) of int (m, k)."""
+    return ((one != other) & (one >= 0) & (other >= 0)).any(axis=1)
+
+
+def _mixed(labels: Array, traits: Array) -> Array:
+    """Whether a component holds two known codes of one trait: bool (n,), by component name."""
+    is_mixed = np.zeros(len(labels), bool)
+    for codes in traits.T:
+        known = np.flatnonzero(codes >= 0)
+        one_of_them = np.full(len(labels), -1, codes.dtype)
+        one_of_them[labels[known]] = codes[known]
+        is_mixed[labels[known][one_of_them[labels[known]] != codes[known]]] = True
+    return is_mixed
 
 
 def _by_owner(rows: Array, owner: Array) -> list[Array]:

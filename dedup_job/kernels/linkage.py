@@ -7,28 +7,33 @@ broken by the smallest node: the result depends on the edges alone, not on how t
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 Edge = tuple[int, int, int]
 Pair = tuple[int, int]
+Traits = tuple[int, ...]
 Groups = list[list[int]]
 
 
-def cut_components(edges: Sequence[Edge], cannot_link: Iterable[Pair]) -> Groups:
-    """Join along edges from the strongest to the weakest, except where a forbidden pair would meet.
+def cut_components(
+    edges: Sequence[Edge], cannot_link: Iterable[Pair], traits: Mapping[int, Traits]
+) -> Groups:
+    """Join along edges from the strongest to the weakest, except where that is not allowed.
 
     Kruskal's order over a union-find (Tarjan 1975), each root carrying the roots it may not join.
 
     Args:
         edges: (a, b, units), each pair at most once; edges of equal score go by (a, b), a < b.
         cannot_link: pairs of nodes that may not end in one group.
+        traits: codes of every node, -1 where unknown; nodes whose known codes differ in one place
+            may not end in one group. Empty where no two nodes differ.
 
     Returns:
         Groups of two or more nodes, each sorted.
     """
     parent: dict[int, int] = {}
     members: dict[int, list[int]] = {}
-    forbidden = _forbidden_sets(cannot_link)
+    barriers = _Barriers(cannot_link, traits)
 
     def find(node: int) -> int:
         while (above := parent.setdefault(node, node)) != node:
@@ -38,17 +43,19 @@ def cut_components(edges: Sequence[Edge], cannot_link: Iterable[Pair]) -> Groups
 
     for a, b, _ in sorted(edges, key=lambda edge: (-edge[2], edge[0], edge[1])):
         root, other = find(a), find(b)
-        if root == other or other in forbidden[root]:
+        if root == other or not barriers.allow(root, other):
             continue
         if len(members.get(root, ())) < len(members.get(other, ())):
             root, other = other, root
         parent[other] = root
         members.setdefault(root, [root]).extend(members.pop(other, [other]))
-        _inherit_forbidden(forbidden, other, root)
+        barriers.join(other, root)
     return _as_groups(members.values())
 
 
-def cut_stars(edges: Sequence[Edge], cannot_link: Iterable[Pair]) -> Groups:
+def cut_stars(
+    edges: Sequence[Edge], cannot_link: Iterable[Pair], traits: Mapping[int, Traits]
+) -> Groups:
     """Let the best-connected free node take its free neighbours; repeat until none is left.
 
     Star clustering (Aslam et al. 2004), greedy: the centre is the free node with the most free
@@ -58,7 +65,7 @@ def cut_stars(edges: Sequence[Edge], cannot_link: Iterable[Pair]) -> Groups:
     Args and returns are those of `cut_components`.
     """
     neighbours = _neighbours(edges)
-    forbidden = _forbidden_sets(cannot_link)
+    barriers = _Barriers(cannot_link, traits)
     rank = {node: (-len(near), -sum(near.values()), node) for node, near in neighbours.items()}
     heap = sorted(rank.values())
     groups: Groups = []
@@ -69,7 +76,8 @@ def cut_stars(edges: Sequence[Edge], cannot_link: Iterable[Pair]) -> Groups:
             continue
         star = {centre}
         for node in sorted(neighbours[centre], key=lambda n: (-neighbours[centre][n], n)):
-            if star.isdisjoint(forbidden[node]):
+            if barriers.allow(centre, node):
+                barriers.join(node, centre)
                 star.add(node)
         groups.append(list(star))
         _leave(star, neighbours, rank, heap)
@@ -97,7 +105,11 @@ def _leave(
 
 
 def cut_averages(
-    edges: Sequence[Edge], cannot_link: Iterable[Pair], threshold: int, floor: int
+    edges: Sequence[Edge],
+    cannot_link: Iterable[Pair],
+    traits: Mapping[int, Traits],
+    threshold: int,
+    floor: int,
 ) -> Groups:
     """Merge the two clusters of highest average score while that average reaches the threshold.
 
@@ -107,7 +119,8 @@ def cut_averages(
 
     Args:
         edges: (a, b, units), each pair at most once, a < b, units >= threshold.
-        cannot_link: pairs of nodes that may not end in one group.
+        cannot_link: as in `cut_components`.
+        traits: as in `cut_components`.
         threshold: units an average must reach.
         floor: units a missing edge counts as; below `threshold`.
 
@@ -115,7 +128,7 @@ def cut_averages(
         Groups of two or more nodes, each sorted; each is connected through its own edges, since an
         average above the floor needs one.
     """
-    return _AverageLinkage(edges, cannot_link, threshold, floor).run()
+    return _AverageLinkage(edges, _Barriers(cannot_link, traits), threshold, floor).run()
 
 
 class _AverageLinkage:
@@ -126,11 +139,11 @@ class _AverageLinkage:
     """
 
     def __init__(
-        self, edges: Sequence[Edge], cannot_link: Iterable[Pair], threshold: int, floor: int
+        self, edges: Sequence[Edge], barriers: "_Barriers", threshold: int, floor: int
     ) -> None:
         self.margin = threshold - floor
         self.excess = _neighbours((a, b, units - floor) for a, b, units in edges)
-        self.forbidden = _forbidden_sets(cannot_link)
+        self.barriers = barriers
         self.members = {node: [node] for node in self.excess}
         # (-excess per pair, a, b, |a|, |b|): a cluster only ever grows, so its size tells whether
         # an entry is still true.
@@ -155,13 +168,13 @@ class _AverageLinkage:
         a, b = min(a, b), max(a, b)
         size_a, size_b = self._size(a), self._size(b)
         excess, n_pairs = self.excess[a][b], size_a * size_b
-        if excess >= self.margin * n_pairs and b not in self.forbidden[a]:
+        if excess >= self.margin * n_pairs and self.barriers.allow(a, b):
             heapq.heappush(self.heap, (-(excess / n_pairs), a, b, size_a, size_b))
 
     def _merge(self, a: int, b: int) -> None:
         """Put cluster b into cluster a, a < b."""
         self.members[a] += self.members.pop(b)
-        _inherit_forbidden(self.forbidden, b, a)
+        self.barriers.join(b, a)
         del self.excess[a][b]
         for other, excess in self.excess.pop(b).items():
             if other != a:
@@ -179,20 +192,38 @@ def _neighbours(edges: Iterable[Edge]) -> dict[int, dict[int, int]]:
     return dict(near)
 
 
-def _forbidden_sets(cannot_link: Iterable[Pair]) -> dict[int, set[int]]:
-    forbidden: dict[int, set[int]] = defaultdict(set)
-    for a, b in cannot_link:
-        forbidden[a].add(b)
-        forbidden[b].add(a)
-    return forbidden
+class _Barriers:
+    """Which clusters may not meet. A cluster is named by one of its nodes.
 
+    `forbidden[a]` holds the clusters that a forbidden pair keeps from a; `traits[a]` what is known of
+    any member of a, which costs one tuple a cluster where pairs would cost the product of two colours.
+    """
 
-def _inherit_forbidden(forbidden: dict[int, set[int]], gone: int, heir: int) -> None:
-    """Whoever may not join `gone` may from now on not join `heir`."""
-    for other in forbidden.pop(gone, ()):
-        forbidden[other].discard(gone)
-        forbidden[other].add(heir)
-        forbidden[heir].add(other)
+    def __init__(self, cannot_link: Iterable[Pair], traits: Mapping[int, Traits]) -> None:
+        self.traits = dict(traits)
+        self.forbidden: dict[int, set[int]] = defaultdict(set)
+        for a, b in cannot_link:
+            self.forbidden[a].add(b)
+            self.forbidden[b].add(a)
+
+    def allow(self, a: int, b: int) -> bool:
+        """Whether clusters a and b may become one."""
+        if b in self.forbidden[a]:
+            return False
+        if not self.traits:
+            return True
+        both = zip(self.traits[a], self.traits[b], strict=True)
+        return all(x == y or x < 0 or y < 0 for x, y in both)
+
+    def join(self, gone: int, heir: int) -> None:
+        """Put cluster `gone` into `heir`, which `allow` has allowed."""
+        for other in self.forbidden.pop(gone, ()):
+            self.forbidden[other].discard(gone)
+            self.forbidden[other].add(heir)
+            self.forbidden[heir].add(other)
+        if self.traits:
+            # Where both are known they are equal, and unknown is -1: the larger is what is known.
+            self.traits[heir] = tuple(map(max, self.traits[heir], self.traits.pop(gone)))
 
 
 def _as_groups(clusters: Iterable[list[int]]) -> Groups:

@@ -41,12 +41,14 @@ class GroupRules:
         order: the canonical order that ranks survivors.
         min_cosine: the threshold of the pairs, at most 1.
         run_date: the date on which groups are born.
+        n_conflict_columns: how many columns `--conflict` names.
     """
 
     chaining: Chaining
     order: tuple[OrderColumn, ...]
     min_cosine: float
     run_date: date
+    n_conflict_columns: int
 
     @property
     def missing_cosine(self) -> float:
@@ -69,8 +71,9 @@ def group_products(
     """Group products, choose survivors, and say of every pair where it ended.
 
     The pairs are brought to the driver: about 50 bytes each while they are numbered, 16 after that,
-    so ten million of them take about 1 GB there (`spark.driver.maxResultSize` must allow for it).
-    All else stays distributed. `product_pairs` is read twice: hand in a stored table.
+    so ten million of them take about 1 GB there (`spark.driver.maxResultSize` must allow for it);
+    with `--conflict`, the values of every product that matched come too. All else stays distributed.
+    `product_pairs` and `products` are read more than once: hand in stored tables.
 
     Args:
         product_pairs: PRODUCT_PAIRS.
@@ -80,19 +83,24 @@ def group_products(
         rules: thresholds, chaining rule, order, date.
 
     Returns:
-        Pairs and groups. Pairs in conflict join no group, through no chain either.
+        Pairs and groups. No group holds two products whose values differ in a conflict column,
+        through no chain either; null is unknown and fits every value. A pair that this parts has
+        `parted_by` conflict if the two differ themselves, else chaining.
     """
-    labels = label_products(product_pairs, rules)
+    labels = label_products(product_pairs, products, rules)
     return Grouping(
         _place_pairs(product_pairs, labels),
         _describe_groups(labels, products, photo_rows, contents, rules),
     )
 
 
-def label_products(product_pairs: DataFrame, rules: GroupRules) -> DataFrame:
+def label_products(product_pairs: DataFrame, products: DataFrame, rules: GroupRules) -> DataFrame:
     """Grouped products only: sku_id, group_id, is_exact (has an exact copy in its group), bucket."""
     pairs = product_pairs.select("sku_id_a", "sku_id_b", "cosine", "match_type", "in_conflict")
-    labels = label_on_driver(pairs.toArrow(), rules)
+    conflicts = None
+    if rules.n_conflict_columns:
+        conflicts = _conflict_values(product_pairs, products).toArrow()
+    labels = label_on_driver(pairs.toArrow(), conflicts, rules)
     n_buckets = 1 + labels.num_rows // _MEMBERS_PER_BUCKET
     group_id = _born_id(F.col("first_sku_id"), rules)
     return (
@@ -103,7 +111,14 @@ def label_products(product_pairs: DataFrame, rules: GroupRules) -> DataFrame:
     )
 
 
-def label_on_driver(pairs: pa.Table, rules: GroupRules) -> pa.Table:
+def _conflict_values(product_pairs: DataFrame, products: DataFrame) -> DataFrame:
+    """sku_id, conflict_values (array) of the products that are in a pair."""
+    matched = product_pairs.select(F.explode(F.array("sku_id_a", "sku_id_b")).alias("sku_id"))
+    values = F.from_json("conflict", "array<string>").alias("conflict_values")
+    return products.join(matched, "sku_id", "left_semi").select("sku_id", values)
+
+
+def label_on_driver(pairs: pa.Table, conflicts: pa.Table | None, rules: GroupRules) -> pa.Table:
     """Group what `label_products` collected: sku_id, first_sku_id (the smallest of its group), is_exact."""
     ends = [pairs["sku_id_a"].combine_chunks(), pairs["sku_id_b"].combine_chunks()]
     # Products are numbered in the order of their ids: that makes every tie a matter of ids.
@@ -118,6 +133,7 @@ def label_on_driver(pairs: pa.Table, rules: GroupRules) -> pa.Table:
         threshold=rules.min_cosine,
         floor=rules.missing_cosine,
         cannot_link=np.c_[a[apart], b[apart]],
+        traits=None if conflicts is None else _traits(sku_ids, conflicts, rules.n_conflict_columns),
     )
     copies = exact & ~apart & (group[a] == group[b])
     is_exact = np.zeros(len(sku_ids), bool)
@@ -130,6 +146,15 @@ def label_on_driver(pairs: pa.Table, rules: GroupRules) -> pa.Table:
             "is_exact": is_exact[grouped],
         }
     )
+
+
+def _traits(sku_ids: pa.Array, conflicts: pa.Table, n_columns: int) -> np.ndarray:
+    """Codes of the conflict values: int32 (n, n_columns), -1 where null."""
+    values = conflicts["conflict_values"].combine_chunks().flatten().dictionary_encode()
+    codes = values.indices.fill_null(-1).to_numpy(zero_copy_only=False).reshape(-1, n_columns)
+    traits = np.full((len(sku_ids), n_columns), -1, np.int32)
+    traits[pc.index_in(conflicts["sku_id"], value_set=sku_ids).to_numpy()] = codes
+    return traits
 
 
 def _born_id(first_sku_id: Column, rules: GroupRules) -> Column:

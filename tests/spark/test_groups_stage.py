@@ -88,7 +88,8 @@ class Catalog:
         found = match_products(
             products, rows, frames["photo_pairs"], min_cosine=MIN_COSINE, sku_match=sku_match
         ).localCheckpoint()
-        rules = GroupRules(chaining, columns, MIN_COSINE, RUN_DATE)
+        n_conflict_columns = len(json.loads(self.rows[0]["conflict"] or "[]"))
+        rules = GroupRules(chaining, columns, MIN_COSINE, RUN_DATE, n_conflict_columns)
         grouping = group_products(found, products, rows, contents, rules)
         assert products.columns == PRODUCTS.column_names
         return (
@@ -221,6 +222,7 @@ def test_pairs_and_groups_agree_and_do_not_depend_on_order_or_partitions(
     assert catalog.run(spark, chaining=chaining, shuffle=1) == result
     _, pairs, groups = result
     group_of = {row["sku_id"]: row["group_id"] for row in groups}
+    colour_of = {row["sku_id"]: json.loads(row["conflict"])[0] for row in catalog.rows}
     assert len(group_of) == len(groups)
     for pair in pairs:
         ends = group_of.get(pair["sku_id_a"]), group_of.get(pair["sku_id_b"])
@@ -231,6 +233,8 @@ def test_pairs_and_groups_agree_and_do_not_depend_on_order_or_partitions(
     assert {pair["parted_by"] for pair in pairs} >= {None, "conflict"}
     for group_id in set(group_of.values()):
         members = [row for row in groups if row["group_id"] == group_id]
+        colours = {colour_of[row["sku_id"]] for row in members}
+        assert colours <= {"red", None} or colours <= {"blue", None}
         assert {row["group_size"] for row in members} == {len(members)}
         assert [row["sku_id"] for row in members if row["is_canonical"]] == [
             members[0]["canonical_sku_id"]
@@ -288,6 +292,32 @@ def test_a_conflict_parts_a_pair_also_through_a_chain(spark):
     assert sorted(row["sku_id"] for row in groups) == ["a", "b"]
 
 
+@pytest.mark.parametrize("chaining", ["components", "star", "average"])
+def test_red_and_blue_that_did_not_match_do_not_meet_through_unknown(spark, chaining):
+    def values(colour, gender):
+        return {"conflict": json.dumps([gender, colour])}
+
+    rows = photos(
+        ("a", "x", values("red", "men")),
+        ("b", "y", values(None, "men")),
+        ("c", "z", values("blue", None)),
+        ("far", "w", values("red", "men")),
+    )
+    vectors = vectors_on_circle(x=0, y=20, z=41, w=180)
+    found, pairs, groups = Catalog(rows, vectors).run(spark, chaining=chaining)
+    assert {(p["sku_id_a"], p["sku_id_b"]): p["in_conflict"] for p in found} == {
+        ("a", "b"): False,
+        ("b", "c"): False,
+    }
+    assert [p["parted_by"] for p in pairs] == [None, "chaining"]
+    assert sorted(row["sku_id"] for row in groups) == ["a", "b"]
+
+
+def test_conflict_columns_without_a_pair(spark):
+    rows = photos(("a", "x", {"conflict": '["red"]'}), ("b", "y", {"conflict": "[null]"}))
+    assert Catalog(rows, vectors_on_circle(x=0, y=90)).run(spark) == ([], [], [])
+
+
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.999, 1.0])
 def test_a_weak_link_parts_a_chain_at_any_threshold(threshold):
     chain = pa.table(
@@ -299,7 +329,7 @@ def test_a_weak_link_parts_a_chain_at_any_threshold(threshold):
             "in_conflict": [False] * 3,
         }
     )
-    labels = label_on_driver(chain, GroupRules("average", (), threshold, RUN_DATE))
+    labels = label_on_driver(chain, None, GroupRules("average", (), threshold, RUN_DATE, 0))
     assert labels["first_sku_id"].to_pylist() == ["a", "a", "c", "c"]
 
 
@@ -320,7 +350,7 @@ def test_a_large_group_is_one_matrix_product():
             "embedding": pa.array(list(vectors), pa.list_(pa.float32())),
         }
     )
-    rows = describe_groups(table, GroupRules("star", (), MIN_COSINE, RUN_DATE)).to_pylist()
+    rows = describe_groups(table, GroupRules("star", (), MIN_COSINE, RUN_DATE, 0)).to_pylist()
     best = (vectors @ vectors.T).reshape(500, 3, 500, 3).max(axis=(1, 3))
     assert [row["sku_id"] for row in rows] == [f"{i:03d}" for i in range(500)]
     assert [row["cosine_to_canonical"] for row in rows[1:]] == pytest.approx(best[0, 1:], abs=1e-6)

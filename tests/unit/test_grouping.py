@@ -15,13 +15,16 @@ THRESHOLD, FLOOR = 0.75, 0.625
 
 @st.composite
 def graphs(draw, max_nodes=12):
-    """(n, {(a, b): score}, cannot-link pairs); few distinct scores, so ties are common."""
+    """(n, {(a, b): score}, cannot-link pairs, traits); few distinct scores, so ties are common."""
     n = draw(st.integers(1, max_nodes))
     every = list(combinations(range(n), 2))
     picked = draw(st.lists(st.sampled_from(every), unique=True)) if every else []
     scores = {pair: draw(st.sampled_from([0.75, 0.8125, 0.875, 1.0])) for pair in picked}
     apart = draw(st.lists(st.sampled_from(every), unique=True, max_size=4)) if every else []
-    return n, scores, apart
+    n_traits = draw(st.integers(0, 2))
+    rows = st.lists(st.integers(-1, 2), min_size=n_traits, max_size=n_traits)
+    traits = draw(st.lists(rows, min_size=n, max_size=n))
+    return n, scores, apart, np.array(traits, np.int32).reshape(n, n_traits)
 
 
 def as_edges(scores):
@@ -29,7 +32,7 @@ def as_edges(scores):
     return Edges(ends[:, 0], ends[:, 1], np.array(list(scores.values()), dtype=np.float32))
 
 
-def group(n, scores, rule, apart=()):
+def group(n, scores, rule, apart=(), traits=None):
     return group_nodes(
         n,
         as_edges(scores),
@@ -37,7 +40,17 @@ def group(n, scores, rule, apart=()):
         threshold=THRESHOLD,
         floor=FLOOR,
         cannot_link=np.array(list(apart)).reshape(-1, 2),
+        traits=traits,
     )
+
+
+def differing(traits):
+    """All pairs of nodes that differ in a known trait, by a loop."""
+    return [
+        (a, b)
+        for a, b in combinations(range(len(traits)), 2)
+        if any(-1 not in (x, y) and x != y for x, y in zip(traits[a], traits[b], strict=True))
+    ]
 
 
 def sets_of(labels):
@@ -46,7 +59,7 @@ def sets_of(labels):
 
 @given(graphs())
 def test_components_equal_networkx(graph):
-    n, scores, _ = graph
+    n, scores, _, _ = graph
     reference = nx.Graph(list(scores))
     reference.add_nodes_from(range(n))
     expected = {frozenset(nodes) for nodes in nx.connected_components(reference)}
@@ -58,8 +71,8 @@ def test_components_equal_networkx(graph):
 @pytest.mark.parametrize("rule", RULES)
 @given(graph=graphs())
 def test_groups_refine_components_and_hold_together(rule, graph):
-    n, scores, apart = graph
-    labels = group(n, scores, rule, apart)
+    n, scores, apart, traits = graph
+    labels = group(n, scores, rule, apart, traits)
     whole = group(n, scores, "components")
     reference = nx.Graph(list(scores))
     reference.add_nodes_from(range(n))
@@ -72,35 +85,66 @@ def test_groups_refine_components_and_hold_together(rule, graph):
 @pytest.mark.parametrize("rule", RULES)
 @given(graph=graphs())
 def test_a_forbidden_pair_never_meets(rule, graph):
-    n, scores, apart = graph
-    labels = group(n, scores, rule, apart)
+    n, scores, apart, traits = graph
+    labels = group(n, scores, rule, apart, traits)
     assert all(labels[a] != labels[b] for a, b in apart)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@given(graph=graphs())
+def test_known_traits_that_differ_never_meet(rule, graph):
+    n, scores, apart, traits = graph
+    labels = group(n, scores, rule, apart, traits)
+    for nodes in sets_of(labels):
+        for codes in traits[sorted(nodes)].T:
+            assert len(set(codes.tolist()) - {-1}) <= 1
+
+
+@pytest.mark.parametrize("rule", RULES)
+@given(graph=graphs())
+def test_traits_equal_every_differing_pair_forbidden(rule, graph):
+    n, scores, apart, traits = graph
+    expected = group(n, scores, rule, sorted({*apart, *differing(traits)}))
+    assert group(n, scores, rule, apart, traits).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@given(graph=graphs(), code=st.sampled_from([-1, 0, 7]))
+def test_traits_that_do_not_differ_change_nothing(rule, graph, code):
+    n, scores, apart, traits = graph
+    expected = group(n, scores, rule, apart)
+    same = np.where(traits < 0, traits, code)
+    assert group(n, scores, rule, apart, same).tolist() == expected.tolist()
+    assert group(n, scores, rule, apart, np.full_like(traits, -1)).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("rule", RULES)
 @given(graph=graphs(), seed=st.integers(0, 2**32 - 1))
 def test_order_and_direction_of_edges_do_not_matter(rule, graph, seed):
-    n, scores, apart = graph
+    n, scores, apart, traits = graph
     rng = np.random.default_rng(seed)
     shuffled = {}
     for index in rng.permutation(len(scores)):
         pair = list(scores)[index]
         shuffled[pair if rng.random() < 0.5 else pair[::-1]] = scores[pair]
     turned = [pair[::-1] for pair in apart[::-1]]
-    expected = group(n, scores, rule, apart)
-    assert group(n, shuffled, rule, turned).tolist() == expected.tolist()
+    expected = group(n, scores, rule, apart, traits)
+    recoded = np.where(traits < 0, -1, 2 - traits)
+    assert group(n, shuffled, rule, turned, recoded).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("rule", RULES)
 @given(graph=graphs(), n_before=st.integers(0, 5))
 def test_strangers_do_not_matter(rule, graph, n_before):
     """Other products in the catalog shift the numbers, not the groups."""
-    n, scores, apart = graph
+    n, scores, apart, traits = graph
     moved = {(a + n_before, b + n_before): score for (a, b), score in scores.items()}
     moved_apart = [(a + n_before, b + n_before) for a, b in apart]
-    labels = group(n + n_before, moved, rule, moved_apart)
+    moved_traits = np.pad(traits, ((n_before, 0), (0, 0)))
+    labels = group(n + n_before, moved, rule, moved_apart, moved_traits)
     assert labels[:n_before].tolist() == list(range(n_before))
-    assert (labels[n_before:] - n_before).tolist() == group(n, scores, rule, apart).tolist()
+    expected = group(n, scores, rule, apart, traits)
+    assert (labels[n_before:] - n_before).tolist() == expected.tolist()
 
 
 def slow_average_linkage(n, scores, apart):
@@ -123,8 +167,9 @@ def slow_average_linkage(n, scores, apart):
 
 @given(graphs(max_nodes=9))
 def test_average_linkage_equals_a_slow_dense_oracle(graph):
-    n, scores, apart = graph
-    assert sets_of(group(n, scores, "average", apart)) == slow_average_linkage(n, scores, apart)
+    n, scores, apart, traits = graph
+    expected = slow_average_linkage(n, scores, [*apart, *differing(traits)])
+    assert sets_of(group(n, scores, "average", apart, traits)) == expected
 
 
 def test_a_chain_is_cut_where_the_rules_say():
@@ -156,6 +201,28 @@ def test_a_large_sparse_component(rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
+def test_red_and_blue_do_not_meet_through_unknown(rule):
+    """red - unknown - unknown - blue: the weakest link goes."""
+    red, blue, unknown = [0], [1], [-1]
+    chain = {(0, 1): 1.0, (1, 2): 1.0, (2, 3): 0.8125}
+    traits = np.array([red, unknown, unknown, blue])
+    assert group(4, chain, rule, (), traits).tolist() == [0, 0, 0, 3]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_hub_between_two_colours(rule):
+    """10,000 red and 10,000 blue leaves: as pairs that may not meet, a hundred million."""
+    n = 20_001
+    traits = np.arange(n).reshape(-1, 1) % 2
+    traits[0] = -1
+    labels = group(n, {(0, node): 0.9 for node in range(1, n)}, rule, (), traits)
+    sizes = np.bincount(labels)
+    assert sizes.max() == {"components": 10_001, "star": 10_001, "average": 3}[rule]
+    in_hub = np.flatnonzero(labels == labels[0])[1:]
+    assert set(traits[in_hub, 0].tolist()) == {1}
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_a_clique_with_a_tail(rule):
     clique = {pair: 0.9 for pair in combinations(range(300), 2)}
     labels = group(302, clique | {(299, 300): 0.76, (300, 301): 1.0}, rule)
@@ -183,3 +250,8 @@ def test_nothing_to_group():
 def test_edges_that_break_the_contract_are_refused(n, scores, threshold, floor):
     with pytest.raises(ValueError):
         group_nodes(n, as_edges(scores), chaining="average", threshold=threshold, floor=floor)
+
+
+def test_traits_of_other_nodes_are_refused():
+    with pytest.raises(ValueError, match="a row for each of 2 nodes; got 3"):
+        group(2, {(0, 1): 0.9}, "average", (), np.zeros((3, 1), int))
