@@ -30,7 +30,11 @@ _RUN_FLAGS = {
         "COLS",
         "compare only rows with equal values, e.g. tenant,brand",
     ),
-    "--conflict": ("catalog.conflict", "COLS", "report but never group pairs that differ here"),
+    "--conflict": (
+        "catalog.conflict",
+        "COLS",
+        "never group products that differ here, e.g. colour",
+    ),
     "--canonical-order": ("catalog.canonical_order", "ORDER", 'who survives: "in_stock desc, id"'),
     "--runtime": ("model.runtime", "NAME", "litert (int8, CPU) or tensorflow [litert]"),
     "--dollars-per-core-hour": (

@@ -45,7 +45,8 @@ class CatalogConfig(_Section):
         (), description="only rows with equal values in these columns are compared"
     )
     conflict: tuple[str, ...] = Field(
-        (), description="pairs that differ in these columns are reported, never grouped"
+        (),
+        description="no group mixes known values of these columns; pairs that differ are reported",
     )
     canonical_order: str = Field(
         "", description='columns that rank survivors, "in_stock desc, created_at asc"'
