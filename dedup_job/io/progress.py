@@ -12,7 +12,7 @@ from tqdm import tqdm
 from dedup_job.io.storage import Folder
 
 logger = logging.getLogger("dedup_job")
-_POLL_S = 1.0
+_LOCAL_POLL_S, _REMOTE_POLL_S = 1.0, 10.0  # a listing of an object store costs money
 _LINE_EVERY_S = 30.0
 
 
@@ -42,7 +42,7 @@ def _watch(folder: Folder, n_tasks: int, what: str, stop: threading.Event) -> No
     on_terminal = sys.stderr.isatty()
     started = last_line = time.monotonic()
     with tqdm(total=n_tasks, desc=what, unit="task", disable=not on_terminal, leave=False) as bar:
-        while not stop.wait(_POLL_S):
+        while not stop.wait(_LOCAL_POLL_S if folder.is_local else _REMOTE_POLL_S):
             n_done = _count(folder, n_tasks)
             bar.update(n_done - bar.n)
             now = time.monotonic()

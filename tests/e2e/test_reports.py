@@ -103,3 +103,22 @@ def test_a_rerun_of_the_date_replaces_it_and_a_night_without_groups_empties_it(s
     assert len(list(folder.iterdir())) == 2
     assert read_manifest(open_warehouse(str(tmp_path / "warehouse"))).run_date == "2026-01-03"
     assert not list((tmp_path / "warehouse" / "_staging").iterdir())
+
+
+@pytest.mark.training
+def test_the_tensorflow_runtime_finds_nearly_the_same_pairs(spark, published, tmp_path):
+    sample, warehouse, _ = published
+    (run,) = read_report(warehouse, "runs")
+    run_job(
+        sample.catalog,
+        tmp_path,
+        model__runtime="tensorflow",
+        match__min_cosine=run["min_cosine"],
+    )
+    litert, full = (
+        {(row["sku_id_a"], row["sku_id_b"]) for row in read_report(place, "duplicate_pairs")}
+        for place in (warehouse, tmp_path)
+    )
+    # int8 rounding moves cosines by a few thousandths, so only pairs at the threshold may differ
+    assert len(litert & full) / len(litert | full) > 0.7
+    assert len(full) > 3
