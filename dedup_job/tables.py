@@ -136,7 +136,11 @@ PLACEHOLDER_IMAGES = _table(
     "placeholder_images",
     "a photo content shared by too many products to mean anything",
     _SHA,
-    Column("n_skus", "bigint", "products that use it, variants folded"),
+    Column(
+        "n_skus",
+        "bigint",
+        "products that use it, variants folded, over the blocks where it is a placeholder",
+    ),
     Column("image_uri", "string", "an example, without credentials or query"),
     _RUN_ID,
 )
@@ -314,15 +318,16 @@ USABLE_ROWS = _table(
 
 PLACEHOLDERS = _table(
     "placeholders",
-    "a placeholder, before it is reported",
+    "a placeholder of a block, before it is reported",
+    Column("block", "string", "as in catalog_rows: only rows of this block count"),
     _SHA,
-    Column("n_skus", "bigint", "as in placeholder_images"),
-    Column("image_uri", "string", "as in placeholder_images"),
+    Column("n_skus", "bigint", "products of the block that use it, variants folded"),
+    Column("image_uri", "string", "the first in the catalog, without credentials or query"),
 )
 
 PHOTO_ROWS = _table(
     "photo_rows",
-    "a catalog row whose photo is usable and no placeholder",
+    "a catalog row whose photo is usable and no placeholder of its block",
     Column("position", "bigint", "as in catalog_rows"),
     Column("sku_id", "string", "as in the catalog"),
     Column("product", "string", "as in catalog_rows"),

@@ -3,7 +3,9 @@
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from dedup_job.tables import CONTENTS, IMAGE_EMBEDDINGS, PHOTO_ROWS
+from dedup_job.tables import CONTENTS, IMAGE_EMBEDDINGS, PHOTO_ROWS, PLACEHOLDERS
+
+_PLACE = ["block", "content_sha256"]
 
 
 def photo_requests(rows: DataFrame, n_tasks: int) -> DataFrame:
@@ -39,21 +41,22 @@ def distinct_embeddings(photos: DataFrame) -> DataFrame:
 
 
 def find_placeholders(usable: DataFrame, max_skus_per_photo: int) -> DataFrame:
-    """Contents that more than `max_skus_per_photo` products share.
+    """`PLACEHOLDERS`: contents that more than `max_skus_per_photo` products of one block share.
 
-    Columns `content_sha256`, `n_skus`, `image_uri` (the example that stands first in the catalog).
+    Blocks never meet: a photo that many tenants list once each says as much as any other, and a
+    product name that two tenants use is two products.
     """
-    counted = usable.groupBy("content_sha256").agg(
+    counted = usable.groupBy("block", "content_sha256").agg(
         F.count_distinct("product").alias("n_skus"),
         F.min_by("image_uri", "position").alias("image_uri"),
     )
-    return counted.where(F.col("n_skus") > max_skus_per_photo)
+    return counted.where(F.col("n_skus") > max_skus_per_photo).select(*PLACEHOLDERS.column_names)
 
 
 def comparable_rows(usable: DataFrame, placeholders: DataFrame) -> DataFrame:
-    """`PHOTO_ROWS`: usable rows that do not show a placeholder."""
-    shown = F.broadcast(placeholders.select("content_sha256"))
-    return usable.join(shown, "content_sha256", "left_anti").select(*PHOTO_ROWS.column_names)
+    """`PHOTO_ROWS`: usable rows that do not show a placeholder of their block."""
+    shown = F.broadcast(placeholders.select(*_PLACE))
+    return usable.join(shown, _PLACE, "left_anti").select(*PHOTO_ROWS.column_names)
 
 
 def searchable_contents(photo_rows: DataFrame, embeddings: DataFrame) -> DataFrame:
@@ -63,10 +66,14 @@ def searchable_contents(photo_rows: DataFrame, embeddings: DataFrame) -> DataFra
 
 
 def count_rows_by_origin(usable: DataFrame, placeholders: DataFrame) -> DataFrame:
-    """One row: how many usable rows were embedded, share a content, or show a placeholder."""
-    shown = F.broadcast(placeholders.select("content_sha256", F.lit(True).alias("is_placeholder")))
-    first = F.row_number().over(Window.partitionBy("content_sha256").orderBy("position")) == 1
-    marked = usable.select("content_sha256", "position").join(shown, "content_sha256", "left")
+    """One row an `origin` (`embedded`, `shared_content`, `placeholder`): `count` of usable rows.
+
+    The row that counts as embedded is the first one of its content that shows no placeholder.
+    """
+    shown = F.broadcast(placeholders.select(*_PLACE, F.lit(True).alias("is_placeholder")))
+    marked = usable.select(*_PLACE, "position").join(shown, _PLACE, "left")
+    alike = Window.partitionBy("content_sha256", "is_placeholder").orderBy("position")
+    first = F.row_number().over(alike) == 1
     origin = (
         F.when(F.col("is_placeholder"), "placeholder")
         .when(first, "embedded")
