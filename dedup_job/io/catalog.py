@@ -39,7 +39,11 @@ _MAX_TASKS = 2_000
 
 @dataclass(frozen=True)
 class CatalogColumns:
-    """Names of the columns that are read; `sku` and `uri` and the tuples must be there."""
+    """Names of the columns that are read.
+
+    `sku`, `uri` and the tuples must be there, and so must `version` and `variant` once somebody
+    named them: a mapped column that is absent is a typing error, not a catalog without variants.
+    """
 
     sku: str
     uri: str
@@ -66,7 +70,13 @@ class CatalogColumns:
     @property
     def required(self) -> dict[str, str]:
         """Column name -> the setting that names it."""
-        settings = dict.fromkeys(self.order, "catalog.canonical_order")
+        named = {"version_column": self.version, "variant_column": self.variant}
+        settings = {
+            name: f"catalog.{field}"
+            for field, name in named.items()
+            if name != CatalogConfig.model_fields[field].default
+        }
+        settings |= dict.fromkeys(self.order, "catalog.canonical_order")
         settings |= dict.fromkeys(self.conflict, "catalog.conflict")
         settings |= dict.fromkeys(self.block, "catalog.block_by")
         return settings | {self.uri: "catalog.uri_column", self.sku: "catalog.sku_column"}

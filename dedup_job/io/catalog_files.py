@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 from dedup_job.config import CatalogConfig
 from dedup_job.errors import CatalogError, ConfigError, ImageRejected
 from dedup_job.io.object_store import open_object_store, rejection
-from dedup_job.io.uris import local_folder, redact, split_scheme
+from dedup_job.io.uris import check_http, local_folder, redact, split_scheme
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp")
 _SUFFIXES = {
@@ -44,10 +44,14 @@ def catalog_base(config: CatalogConfig) -> str:
 
     Raises:
         CatalogError: no catalog is given, or its location is not supported.
-        ConfigError: `catalog.image_root` is not a folder or a URI of a supported scheme.
+        ConfigError: `catalog.image_root` is not a folder or a URI of a supported scheme, or is an
+            http(s) URL that is more than a prefix.
     """
     if config.image_root is not None:
-        return _absolute(config.image_root, "catalog.image_root", ("s3", "gs", "http", "https"))
+        setting = "catalog.image_root"
+        base = _absolute(config.image_root, setting, ("s3", "gs", "http", "https"))
+        _check_web_base(base, setting)
+        return base
     location = _catalog_location(config)
     return location if is_folder(location) else location.rpartition("/")[0] or "/"
 
@@ -146,6 +150,22 @@ def _absolute(location: str, setting: str, remote: tuple[str, ...]) -> str:
     if folder is None:
         raise ConfigError(f"{setting}: {redact(location)!r} is not a path")
     return folder
+
+
+def _check_web_base(base: str, setting: str) -> None:
+    """Refuse what a prefix of URLs cannot carry: paths are put behind it, and reports show it."""
+    scheme, rest = split_scheme(base)
+    if scheme not in ("http", "https"):
+        return
+    for mark, what in (("?", "a query ('?')"), ("#", "a fragment ('#')")):
+        if mark in rest:
+            raise ConfigError(
+                f"{setting}: {what} cannot stand in a prefix; write whole URLs into the catalog"
+            )
+    try:
+        check_http(rest)
+    except ImageRejected as rejected:
+        raise ConfigError(f"{setting}: {rejected.detail}") from None
 
 
 def _find_in_folder(folder: str, wanted: str) -> CatalogFiles:

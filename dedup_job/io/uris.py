@@ -55,7 +55,7 @@ def resolve(image_uri: str, base: str) -> str:
     if scheme in ("s3", "gs"):
         bucket, key = split_object(f"{scheme}:{rest}")
         return f"{scheme}://{bucket}/{key}"
-    _check_http(rest)
+    check_http(rest)
     return f"{scheme}:{rest}"
 
 
@@ -171,7 +171,12 @@ def _path_of_file_uri(rest: str) -> str:
     return path
 
 
-def _check_http(rest: str) -> None:
+def check_http(rest: str) -> None:
+    """Check what follows `http:` or `https:`.
+
+    Raises:
+        ImageRejected: URI_REFUSED when it has no valid host, or a user name or password.
+    """
     if not rest.startswith("//") or "\\" in rest:
         raise refused("expected http(s)://HOST/PATH with a host of fetch.allow_hosts")
     try:

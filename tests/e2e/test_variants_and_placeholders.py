@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.jobs import read_report, run_job, write_csv
+from tests.e2e.jobs import read_csv, read_report, run_job, write_csv
 from tests.photos import draw_photo, encode
 
 pytestmark = pytest.mark.spark
@@ -53,7 +53,12 @@ def test_sizes_charts_and_coming_soon_make_no_groups(spark, catalog, tmp_path):
 
 
 def test_without_variant_groups_the_sizes_are_one_group_each(spark, catalog, tmp_path):
-    run_job(catalog, tmp_path, match__min_cosine=1.0, catalog__variant_column="no such column")
+    rows = [
+        {name: value for name, value in row.items() if name != "variant_group"}
+        for row in read_csv(catalog)
+    ]
+    plain = write_csv(catalog.with_name("plain.csv"), rows)
+    run_job(plain, tmp_path, match__min_cosine=1.0)
     groups = read_report(tmp_path, "duplicate_groups")
     assert len(groups) == N_PRODUCTS * len(SIZES)
     assert {row["group_size"] for row in groups} == {len(SIZES)}

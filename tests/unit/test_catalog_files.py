@@ -391,6 +391,8 @@ def test_a_folder_of_mixed_formats_must_be_chosen_from(tmp_path):
         (HEADER, {"block_by": ("brand",)}, ["'brand' not found", "catalog.block_by"]),
         (HEADER, {"conflict": ("color",)}, ["'color' not found", "catalog.conflict"]),
         (HEADER, {"canonical_order": "tite"}, ["catalog.canonical_order=title"]),
+        (HEADER, {"variant_column": "titel"}, ["there are: 'sku_id'", "variant_column=title"]),
+        (HEADER, {"version_column": "etag"}, ["'etag' not found", "catalog.version_column"]),
         ("sku_id,größe\n".encode("latin-1"), {}, ["not UTF-8", "iconv"]),
         ("sku_id,image_uri\n".encode("utf-16"), {}, ["not UTF-8"]),
         (b'sku_id,"image_uri\n', {}, ["header is not CSV"]),
@@ -426,6 +428,27 @@ def test_base_of_relative_uris(tmp_path, monkeypatch):
         assert catalog_base(CatalogConfig(path=path, image_root=root)) == base
     with pytest.raises(ConfigError, match=r"catalog\.image_root: scheme 'ftp'"):
         catalog_base(CatalogConfig(path="/c.csv", image_root="ftp://x/y"))
+
+
+@pytest.mark.parametrize(
+    ("root", "part"),
+    [
+        ("https://cdn.example/p?sig=SECRET", "query"),
+        ("HTTP://cdn.example/p/?SECRET", "query"),
+        ("https://cdn.example/p#SECRET", "fragment"),
+        ("https://u:SECRET@cdn.example/p", "user name"),
+        ("https:///SECRET", "host"),
+        ("https:SECRET", "HOST"),
+    ],
+)
+def test_a_web_image_root_is_a_plain_prefix(root, part):
+    with pytest.raises(ConfigError) as caught:
+        catalog_base(CatalogConfig(path="/c.csv", image_root=root))
+    message = str(caught.value)
+    assert "catalog.image_root" in message
+    assert part in message
+    assert "SECRET" not in message
+    assert "\n" not in message
 
 
 # Object store
