@@ -106,12 +106,21 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
     """Settings of a run from parsed arguments, environment and file.
 
     Raises:
-        ConfigError: see `load_settings`; or an environment value that fights an explicit flag.
+        ConfigError: see `load_settings`; or a target precision and a threshold, both as flags.
     """
     flags = dict(_flag_settings(arguments))
     for assignment in arguments.set:
         key, setting = parse_assignment(assignment)
         flags[key] = setting
+    precision, explicit = (flags.get(f"match.{k}") for k in ("target_precision", "min_cosine"))
+    if precision is not None and explicit is not None and explicit.value is not None:
+        raise ConfigError(
+            f"match.target_precision ({precision.source}) and match.min_cosine ({explicit.source}) "
+            "exclude each other; give one of them"
+        )
+    if precision is not None and explicit is None:
+        # A target given here and now wins over a threshold from a file or the environment.
+        flags["match.min_cosine"] = Setting(None, precision.source)
     return load_settings(flags, arguments.config, current_environment())
 
 

@@ -8,6 +8,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -24,6 +25,23 @@ logger = logging.getLogger("dedup_job")
 _KINDS: dict[str, type[DedupError]] = {
     kind.__name__: kind
     for kind in (ConfigError, CatalogError, ModelContractError, GateError, DedupError)
+}
+
+_MEMORY = (
+    "raise spark.executor.memoryOverhead (600 MB and more per core), or lower "
+    "candidates.max_cell_rows"
+)
+# What Spark's text holds -> what it means. First match wins.
+_SPARK_FAILURES = {
+    "Python worker exited unexpectedly": f"a Python worker was killed, mostly for memory; {_MEMORY}",
+    "ExecutorLostFailure": f"an executor was lost, mostly for memory; {_MEMORY}",
+    "bigger than spark.driver.maxResultSize": "too many pairs for the driver; raise "
+    "spark.driver.maxResultSize and spark.driver.memory (see docs/operations.md)",
+    "java.lang.OutOfMemoryError": "the JVM ran out of memory; raise spark.driver.memory or "
+    "spark.executor.memory with spark-submit",
+    "No space left on device": "a disk is full: the warehouse's, or Spark's spark.local.dir",
+    "No module named": "the workers' Python lacks a package; name the right environment with "
+    "spark.pyspark.python and ship the project with --py-files",
 }
 
 
@@ -45,13 +63,15 @@ def main_nightly(arguments: Sequence[str]) -> int:
 def _guarded(command: Callable[[], None]) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s")
     logger.setLevel(logging.INFO)
+    # A stopped service or evicted pod gets SIGTERM: leave as after Ctrl-C, with staging cleaned up.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         command()
     except DedupError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("error: interrupted; nothing was published", file=sys.stderr)
+        print("error: interrupted; _runs/latest.json names the last published run", file=sys.stderr)
         return 1
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the interpreter flushes it at exit)
@@ -63,6 +83,10 @@ def _guarded(command: Callable[[], None]) -> int:
     return 0
 
 
+def _interrupt(signal_number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _explain(error: Exception) -> int:
     """Say what failed in one line; an error that an executor raised on purpose keeps its code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -72,6 +96,10 @@ def _explain(error: Exception) -> int:
         if kind is not None:
             print(f"error: {message}", file=sys.stderr)
             return kind.exit_code
+    for sign, sentence in _SPARK_FAILURES.items():
+        if sign in str(error):
+            print(f"error: the run failed: {sentence}", file=sys.stderr)
+            return 1
     from_python = [line for line in lines if "Error: " in line and not line.startswith("at ")]
     text = from_python[-1] if from_python else (lines or [""])[0]
     print(f"error: the run failed: {type(error).__name__}: {text[:400]}", file=sys.stderr)

@@ -195,7 +195,13 @@ class JobConfig(_Section):
                 "dollars_per_core_hour": True,
                 "catalog": {"path", "image_root"},
                 "model": {"bundle"},
-                "fetch": True,
+                "fetch": {
+                    "connect_timeout_s",
+                    "read_timeout_s",
+                    "total_timeout_s",
+                    "max_attempts",
+                    "n_threads",
+                },
             },
         )
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

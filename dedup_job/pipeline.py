@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from dedup_job.config import JobConfig
 from dedup_job.errors import ConfigError, GateError
@@ -22,8 +23,9 @@ from dedup_job.io.progress import watch_files
 from dedup_job.io.session import count_cores, open_session
 from dedup_job.io.storage import open_warehouse
 from dedup_job.io.tables import read_table, write_table
-from dedup_job.kernels.bundle import Manifest, read_manifest
+from dedup_job.kernels.bundle import Manifest
 from dedup_job.kernels.calibration import Calibration, read_calibration
+from dedup_job.kernels.model import load_embedder
 from dedup_job.kernels.ranking import OrderColumn, parse_canonical_order
 from dedup_job.kernels.threshold import (
     CatalogSize,
@@ -94,6 +96,7 @@ class Catalog:
 class Photos:
     """What the photo stage leaves behind; every frame reads what is stored, none fetches again."""
 
+    n_photos: int
     usable: DataFrame
     rejects: DataFrame
     placeholders: DataFrame
@@ -125,6 +128,7 @@ def run(settings: Settings) -> RunResult:
         grouping = group(context, config, order, photo_rows, contents, search, photo_pairs)
         found = Findings(
             n_catalog_rows=catalog.n_rows,
+            n_photos=photos.n_photos,
             search=search,
             usable=photos.usable,
             catalog_rejects=catalog.rejects,
@@ -136,13 +140,13 @@ def run(settings: Settings) -> RunResult:
         )
         return publish_run(context, settings, model.calibration, found)
     finally:
-        context.staging.delete()
+        context.clean_up()
 
 
 def open_model(config: JobConfig) -> Model:
-    """Find and verify the model bundle on the driver."""
+    """Find the model bundle and try it on the driver, before anything is started."""
     directory = locate_bundle(config.model.bundle)
-    manifest = read_manifest(directory)
+    manifest = load_embedder(directory).manifest
     return Model(directory, manifest, read_calibration(directory, manifest.model_id))
 
 
@@ -168,13 +172,30 @@ def embed_photos(context: RunContext, config: JobConfig, model: Model, catalog: 
             stored = write_table(requests, PHOTOS, folder, worker)
         photos = read_table(context.spark, stored)
         usable = context.materialise(usable_rows(catalog.rows, photos), USABLE_ROWS)
+        if catalog.n_rows and usable.isEmpty():
+            raise GateError(
+                f"none of the {catalog.n_rows} catalog rows has a usable photo "
+                f"({most_frequent_reject(catalog, photos)}); nothing was published, the last "
+                "reports stand. Check --image-root, fetch.allow_hosts and the store's credentials"
+            )
         shared = find_placeholders(usable, config.match.max_skus_per_photo)
         return Photos(
+            n_photos=stored.n_rows,
             usable=usable,
             rejects=reject_photos(catalog.rows, photos),
             placeholders=context.materialise(shared, PLACEHOLDERS),
             embeddings=distinct_embeddings(photos),
         )
+
+
+def most_frequent_reject(catalog: Catalog, photos: DataFrame) -> str:
+    """What to say when nothing is usable: the most frequent reason, how often, an example."""
+    rejects = catalog.rejects.unionByName(reject_photos(catalog.rows, photos))
+    counted = rejects.groupBy("reason").agg(
+        F.count("*").alias("n"), F.min("detail").alias("detail")
+    )
+    top = counted.orderBy(F.desc("n"), "reason").first()
+    return "no reject either" if top is None else f"{top.reason} {top.n} times: {top.detail}"
 
 
 def photo_worker(
@@ -223,6 +244,11 @@ def find_candidates(
 
         def solve(pairs: DataFrame) -> float:
             choices.append(choose_threshold(pairs, config, model, size, floor))
+            logger.info(
+                "candidates: pairs searched from cosine %.3f, threshold %.3f; measuring recall",
+                floor,
+                choices[-1].min_cosine,
+            )
             return choices[-1].min_cosine
 
         outcome = search_until_recall(
@@ -236,11 +262,12 @@ def find_candidates(
         search = Search(floor, choices[-1], outcome.estimate, outcome.effort, size)
         recall = outcome.estimate.recall
         if recall is not None and not outcome.target_met:
+            accepted = max(recall - 0.005, 0.0001)
             raise GateError(
                 f"candidate recall is {recall:.3f} at maximum effort, candidates.target_recall is "
-                f"{config.candidates.target_recall}; nothing was published. Raise "
-                "--set candidates.max_effort=8, or accept it with "
-                f"--set candidates.target_recall={max(recall - 0.005, 0.01):.3f}"
+                f"{config.candidates.target_recall}; nothing was published. Search harder with "
+                f"--set candidates.n_trees={2 * outcome.effort.n_trees}, or accept it with "
+                f"--set candidates.target_recall={accepted:.4f}"
             )
         return search, outcome.pairs
 

@@ -45,13 +45,15 @@ def locate_bundle(bundle: str) -> Path:
 
 
 def ship_bundle(spark: SparkSession, directory: Path, runtime: str) -> ShippedBundle:
-    """Verify a bundle on the driver and hand it to Spark for every executor.
+    """Hand a bundle to Spark for every executor; each verifies it again when it loads it.
 
-    Raises:
-        ModelContractError: the bundle is not what it promises, or cannot run here.
+    Args:
+        spark: the session.
+        directory: a bundle.
+        runtime: what executors run it on; the driver need not have it.
     """
-    manifest = load_embedder(directory, runtime).manifest
-    name = f"bundle-{manifest.model_id[:16]}"
+    manifest = read_manifest(directory)
+    name = f"bundle-{manifest.model_id[:16]}-{runtime}"
     if not (Path(SparkFiles.getRootDirectory()) / name).is_dir():
         skip = set() if runtime == "tensorflow" else {KERAS_MODEL}
         # Executors ask for the archive when their first task starts: it must outlive this call.
@@ -70,12 +72,6 @@ def load_shipped(bundle: ShippedBundle, n_threads: int = 1) -> Embedder:
     if not directory.is_dir():
         raise ModelContractError(f"executor has no {bundle.name}; was the job's archive removed?")
     return load_embedder(directory, bundle.runtime, n_threads)
-
-
-def bundle_identity(directory: Path) -> tuple[str, int, float]:
-    """`model_id`, input size in pixels and blur of a bundle, hashes verified."""
-    manifest = read_manifest(directory)
-    return manifest.model_id, manifest.input_px, manifest.blur_sigma_px
 
 
 def _zip(directory: Path, names: list[str], archive: Path, skip: set[str]) -> None:

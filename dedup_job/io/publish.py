@@ -9,6 +9,7 @@ reading goes through the manifest.
 
 import ctypes
 import errno
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from dedup_job.errors import DedupError
 from dedup_job.io.storage import Folder
 from dedup_job.io.tables import StoredTable, TableFile
 
+logger = logging.getLogger("dedup_job")
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -63,7 +65,10 @@ def delete_outdated(published: Iterable[Published]) -> None:
     """Delete what the new manifest no longer names; call after it is written."""
     for one in published:
         for name in one.outdated:
-            one.stored.folder.delete_file(name)
+            try:
+                one.stored.folder.delete_file(name)
+            except Exception as error:  # the run is published; a left-over file is no failure
+                logger.warning("could not delete %s: %s", one.stored.folder.path(name), error)
 
 
 def _copy_files(staged: StoredTable, target: Folder, names: list[str]) -> tuple[TableFile, ...]:

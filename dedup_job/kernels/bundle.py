@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dedup_job.errors import ModelContractError
+from dedup_job.errors import ConfigError, ModelContractError
 from dedup_job.kernels.images import PREPROCESSING_VERSION
 
 BUNDLE_FORMAT = 1
@@ -88,6 +88,7 @@ def read_manifest(directory: Path) -> Manifest:
     """Read a manifest and check it against this code and against the files beside it.
 
     Raises:
+        ConfigError: the directory holds no manifest: it is no bundle.
         ModelContractError: missing or altered file, other preprocessing version, wrong model_id.
     """
     path = directory / MANIFEST
@@ -103,8 +104,8 @@ def read_manifest(directory: Path) -> Manifest:
             raw=raw,
         )
     except FileNotFoundError:
-        raise ModelContractError(
-            f"model bundle {directory} has no {MANIFEST}; --model takes a bundle directory"
+        raise ConfigError(
+            f"model.bundle {directory} has no {MANIFEST}; --model takes a bundle directory"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelContractError(

@@ -8,7 +8,8 @@ oriented, alpha on white, 8-bit RGB, centred on a white square, blurred.
 """
 
 import io
-import warnings
+import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import cv2
@@ -33,8 +34,13 @@ _REDUCED_JPEG = {
 }
 _WHITE = (255, 255, 255)
 
-# Pillow warns between 89 and 179 megapixels; ImageLimits rejects those by itself, without noise.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow's own guard is a fixed 89 megapixels; ImageLimits is checked before any decoding and can be
+# set either way.
+Image.MAX_IMAGE_PIXELS = None
+# Photos above this many pixels are decoded one at a time in a process: a task that fetches with 16
+# threads must not hold 16 of them.
+_LARGE_PIXELS = 8_000_000
+_one_large_photo = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -146,45 +152,45 @@ def _decode(data: bytes, limits: ImageLimits, enough_px: int | None) -> tuple[Pi
     if not data:
         raise ImageRejected(RejectReason.EMPTY_FILE, "0 bytes")
     header = read_header(data, limits)
-    if header.format == "JPEG":
-        rgb = _decode_jpeg(data, header, enough_px)
-    else:
-        rgb = _decode_with_pillow(data, header)
-    return _orient(rgb, header.orientation), header
+    is_large = header.width * header.height > _LARGE_PIXELS
+    with _one_large_photo if is_large else nullcontext():
+        if header.format == "JPEG":
+            rgb = _decode_jpeg(data, header, enough_px)
+        else:
+            rgb = _decode_with_pillow(data, header)
+        return _orient(rgb, header.orientation), header
 
 
 def read_header(data: bytes, limits: ImageLimits) -> _Header:
     """Read format, mode, size and orientation, and apply the limits; decodes no pixel."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            header = _Header(
+            _check_limits(image, limits)
+            return _Header(
                 image.format or "",
                 image.mode,
                 image.width,
                 image.height,
                 _read_orientation(image),
             )
+    except ImageRejected:
+        raise
     except UnidentifiedImageError:
         raise _unidentified(data) from None
-    except Image.DecompressionBombError:
-        raise ImageRejected(
-            RejectReason.TOO_MANY_PIXELS, f"header claims over {2 * limits.max_pixels} pixels"
-        ) from None
     except Exception as error:  # Pillow's parsers raise many types on hostile headers
         raise ImageRejected(RejectReason.CORRUPT, f"header: {_one_line(error)}") from None
-    _check_limits(header, limits)
-    return header
 
 
 def _read_orientation(image: Image.Image) -> int:
     try:
-        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+        # Not image.getexif(): for a PNG without EXIF it decodes the whole picture to look further.
+        value = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
     except Exception:  # damaged EXIF is common and says nothing about the pixels
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _check_limits(header: _Header, limits: ImageLimits) -> None:
+def _check_limits(header: Image.Image, limits: ImageLimits) -> None:
     shape = f"{header.width}x{header.height}"
     if header.width * header.height > limits.max_pixels:
         raise ImageRejected(

@@ -57,6 +57,13 @@ class RunContext:
         """Compute a table once; give it back as it is read from storage."""
         return read_table(self.spark, self.store(frame, table))
 
+    def clean_up(self) -> None:
+        """Delete this run's staging. What cannot be deleted is told, and does not fail the run."""
+        try:
+            self.staging.delete()
+        except Exception as error:  # stores raise many types; the run's own outcome stands
+            logger.warning("could not delete %s (%s): delete it by hand", self.staging.uri, error)
+
     def measure(self, stage: str, metric: str, value: float | None, unit: str) -> None:
         """Keep a figure for `run_metrics`."""
         self.metrics.append(Metric(stage, metric, None if value is None else float(value), unit))

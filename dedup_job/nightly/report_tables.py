@@ -32,15 +32,19 @@ from dedup_job.tables import (
     Table,
 )
 
-# State is read by Spark tasks, one per file; a handful of files is right for what one night adds.
-_STATE_FILES = 8
+# State is read by Spark tasks, one per file.
+_STATE_ROWS_PER_FILE = 1_000_000
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the stages found: everything a report is made of. Every frame reads stored tables."""
+    """What the stages found: everything a report is made of. Every frame reads stored tables.
+
+    `n_photos` are distinct URIs fetched; rows that share one are fewer photos than rows.
+    """
 
     n_catalog_rows: int
+    n_photos: int
     search: Search
     usable: DataFrame
     catalog_rejects: DataFrame
@@ -72,16 +76,21 @@ def store_state(context: RunContext, found: Findings) -> dict[str, StoredTable]:
     images = remember_images(found.usable, context.run_date.isoformat())
     pairs = found.photo_pairs.select(*SCORED_PAIRS.column_names).distinct()
     return {
-        CATALOG_IMAGES.name: _store(context, images.coalesce(_STATE_FILES), CATALOG_IMAGES),
-        SCORED_PAIRS.name: _store(context, pairs.coalesce(_STATE_FILES), SCORED_PAIRS),
+        CATALOG_IMAGES.name: _store(context, _spread(images, found), CATALOG_IMAGES),
+        SCORED_PAIRS.name: _store(context, _spread(pairs, found), SCORED_PAIRS),
     }
 
 
-def store_new_embeddings(context: RunContext, embeddings: DataFrame, target: Folder) -> StoredTable:
+def store_new_embeddings(context: RunContext, found: Findings, target: Folder) -> StoredTable:
     """Compute the embeddings that `target`, the model's folder, does not hold yet."""
     known = read_table(context.spark, list_table(IMAGE_EMBEDDINGS, target), ["content_sha256"])
-    new = embeddings.join(known, "content_sha256", "left_anti")
-    return context.store(new.coalesce(_STATE_FILES), IMAGE_EMBEDDINGS)
+    new = found.embeddings.join(known, "content_sha256", "left_anti")
+    return context.store(_spread(new, found), IMAGE_EMBEDDINGS)
+
+
+def _spread(frame: DataFrame, found: Findings) -> DataFrame:
+    """As few files as the size of the catalog allows."""
+    return frame.repartition(max(1, -(-found.n_catalog_rows // _STATE_ROWS_PER_FILE)))
 
 
 def count_rows(found: Findings, reports: dict[str, StoredTable]) -> RowCounts:

@@ -45,7 +45,7 @@ def publish_run(
     with context.stage("reports"):
         reports = store_reports(context, calibration, found)
         state = store_state(context, found)
-        embeddings = store_new_embeddings(context, found.embeddings, embeddings_folder)
+        embeddings = store_new_embeddings(context, found, embeddings_folder)
         rows = count_rows(found, reports)
         rows.check()
     result = _summarise(context, settings, found, rows, reports)
@@ -101,8 +101,8 @@ def _summarise(
         n_groups=read_table(context.spark, groups, ["is_canonical"]).where("is_canonical").count(),
         n_grouped_skus=groups.n_rows,
         wall_time_s=wall_time_s,
-        photos_per_s=rows.catalog / max(context.seconds_of("embeddings"), 1e-9),
-        dollars_per_million_photos=_cost(context, settings, rows.catalog, wall_time_s),
+        photos_per_s=found.n_photos / max(context.seconds_of("embeddings"), 1e-9),
+        dollars_per_million_photos=_cost(context, settings, found.n_photos, wall_time_s),
     )
 
 

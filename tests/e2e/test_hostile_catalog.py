@@ -2,6 +2,7 @@
 
 import pytest
 
+from dedup_job.errors import GateError
 from dedup_job.sample.catalog import write_sample_catalog
 from tests.e2e.hostile import HANDLED, REASONS, hostile_files
 from tests.e2e.jobs import read_csv, read_report, run_job, write_csv
@@ -62,10 +63,12 @@ def _pairs(warehouse, without=frozenset()):
 
 def test_http_is_refused_until_a_host_is_allowed(spark, photo_server, tmp_path):
     photo_server.routes["/a.jpg"] = jpeg(1)
-    catalog = write_csv(
-        tmp_path / "catalog.csv",
-        [{"sku_id": "a", "image_uri": photo_server.url("/a.jpg?token=s3cret")}],
-    )
+    (tmp_path / "b.jpg").write_bytes(jpeg(2))
+    rows = [
+        {"sku_id": "a", "image_uri": photo_server.url("/a.jpg?token=s3cret")},
+        {"sku_id": "b", "image_uri": "b.jpg"},
+    ]
+    catalog = write_csv(tmp_path / "catalog.csv", rows)
     run_job(catalog, tmp_path / "refused")
     (reject,) = read_report(tmp_path / "refused", "rejected_images")
     assert reject["reason"] == "uri_refused"
@@ -73,5 +76,13 @@ def test_http_is_refused_until_a_host_is_allowed(spark, photo_server, tmp_path):
     assert "s3cret" not in str(reject)
     assert photo_server.requests == []
     result = run_job(catalog, tmp_path / "allowed", fetch__allow_hosts=["127.0.0.1"])
-    assert result.rows.embedded == 1
+    assert result.rows.embedded == 2
     assert photo_server.paths() == ["/a.jpg?token=s3cret"]
+
+
+def test_a_night_without_a_usable_photo_publishes_nothing(spark, tmp_path):
+    catalog = write_csv(tmp_path / "catalog.csv", [{"sku_id": "a", "image_uri": "gone.jpg"}])
+    with pytest.raises(GateError, match=r"none of the 1 catalog rows .* not_found 1 times"):
+        run_job(catalog, tmp_path / "warehouse")
+    assert [path.name for path in (tmp_path / "warehouse").iterdir()] == ["_staging"]
+    assert list((tmp_path / "warehouse" / "_staging").iterdir()) == []

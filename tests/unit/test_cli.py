@@ -15,6 +15,10 @@ from dedup_job.cli import main, main_nightly
         (["run", "--run-date", "yesterday"], "--run-date must be a date YYYY-MM-DD"),
         (["run", "--target-precision", "97"], "match.target_precision: "),
         (["run", "--min-cosine", "0.9", "--target-precision", "0.9"], "not allowed with"),
+        (
+            ["run", "--target-precision", "0.9", "--set", "match.min_cosine=0.8"],
+            "exclude each other",
+        ),
         (["run", "--set", "match.max_skus=3"], "did you mean"),
         (
             ["run", "--canonical-order", "a,,b", "--catalog", "c", "--warehouse", "w"],
@@ -43,7 +47,7 @@ def test_a_foreign_bundle_is_refused(tmp_path, capsys):
         "--model",
         str(tmp_path),
     ]
-    assert main_nightly(arguments) == 1
+    assert main_nightly(arguments) == 2
     assert "--model takes a bundle directory" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
 
@@ -83,3 +87,30 @@ def test_a_bug_is_told_in_short_and_never_as_a_stack_trace(monkeypatch, capsys):
     with pytest.raises(ZeroDivisionError):
         monkeypatch.setenv("DEDUP_TRACEBACK", "1")
         main(["run", "--catalog", "c", "--warehouse", "w"])
+
+
+def test_a_target_given_as_a_flag_wins_over_a_threshold_from_the_environment(monkeypatch, capsys):
+    monkeypatch.setenv("DEDUP_MATCH__MIN_COSINE", "0.8")
+    assert main(["run", "--target-precision", "0.9", "--print-config"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "match.target_precision = 0.9  # flag --target-precision" in lines
+    assert "match.min_cosine = null  # flag --target-precision" in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Job aborted\n Python worker exited unexpectedly (crashed)", "killed, mostly for memory"),
+        ("ExecutorLostFailure (executor 3 exited)", "an executor was lost"),
+        ("ModuleNotFoundError: No module named 'pyarrow'", "spark.pyspark.python"),
+    ],
+)
+def test_what_spark_says_is_translated(monkeypatch, capsys, text, said):
+    import dedup_job.pipeline
+
+    def fail(settings):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(dedup_job.pipeline, "run", fail)
+    assert main(["run", "--catalog", "c", "--warehouse", "w"]) == 1
+    assert said in capsys.readouterr().err

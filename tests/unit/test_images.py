@@ -158,3 +158,28 @@ def test_a_rejection_survives_pickling():
 
     back = pickle.loads(pickle.dumps(ImageRejected(RejectReason.TIMEOUT, "30 s")))
     assert (back.reason, back.detail) == (RejectReason.TIMEOUT, "30 s")
+
+
+def test_no_pixel_is_decoded_before_the_limits_are_checked(monkeypatch):
+    from PIL import PngImagePlugin
+
+    loads = []
+    load = PngImagePlugin.PngImageFile.load
+
+    def counting_load(self):
+        loads.append(self.size)
+        return load(self)
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", counting_load)
+    data = encode(draw_photo(1, 300, 300), ".png")
+    assert _reason(data, max_pixels=50_000) == RejectReason.TOO_MANY_PIXELS
+    assert loads == []
+    decode(data)
+    assert set(loads) == {(300, 300)}
+
+
+def test_the_fixed_guard_of_pillow_does_not_override_the_setting():
+    big = Image.fromarray(np.zeros((9_500, 10_000), np.uint8))
+    data = _save(big, "PNG", compress_level=1)
+    assert _reason(data) == RejectReason.TOO_MANY_PIXELS
+    assert decode(data, ImageLimits(max_pixels=100_000_000)).shape == (9_500, 10_000, 3)
