@@ -34,56 +34,28 @@ CLASSIFIED_CATALOG = Table(
 _COMPARED = ("variant_group", "block", "conflict")
 
 
-def split_catalog(raw: DataFrame, base: str) -> tuple[DataFrame, DataFrame]:
-    """Split RAW_CATALOG into (CATALOG_ROWS, CATALOG_REJECTS).
-
-    Both results read `raw` and judge it; to judge once, materialise `classify_catalog` and take
-    `usable_rows` and `rejected_rows` of it.
-
-    Args:
-        raw: table RAW_CATALOG.
-        base: what relative image URIs are relative to; see `uris.resolve`.
-    """
-    classified = classify_catalog(raw, base)
-    return usable_rows(classified), rejected_rows(classified)
-
-
 def classify_catalog(raw: DataFrame, base: str) -> DataFrame:
     """Give every row of RAW_CATALOG its verdict.
 
     The first that applies:
 
     1. malformed_row, null_sku, null_uri, uri_refused: by the row alone.
-    2. duplicate_row: an equal (sku_id, source_uri) stands earlier.
-    3. conflicting_row: variant group, block or conflict values differ from those of the SKU's first
+    2. conflicting_row: variant group, block or conflict values differ from those of the SKU's first
        usable row; null differs from a value.
+    3. duplicate_row: a usable row with an equal (sku_id, source_uri) stands earlier. A conflicting
+       row makes no later row a duplicate, or its SKU would lose the photo.
+
+    Args:
+        raw: table RAW_CATALOG.
+        base: what relative image URIs are relative to; see `uris.resolve`.
 
     Returns:
-        Table CLASSIFIED_CATALOG.
+        Table CLASSIFIED_CATALOG. Both `usable_rows` and `rejected_rows` read it: materialise it to
+        judge once.
     """
     judged = raw.mapInArrow(_JudgeRows(base), CLASSIFIED_CATALOG.ddl)
-    # Rows rejected already are kept out of the windows: each is a window of its own.
-    alone = F.when(F.col("reason").isNotNull(), F.col("position"))
-    by_photo = Window.partitionBy("sku_id", "source_uri", alone).orderBy("position")
-    by_sku = Window.partitionBy("sku_id", alone).orderBy("position")
-    first = F.first(F.struct("catalog_row", *_COMPARED)).over(by_sku)
-    compared = judged.withColumns({"nth": F.row_number().over(by_photo), "first": first})
-    is_repeated = F.col("reason").isNull() & (F.col("nth") > 1)
-    differing = _differing_columns()
-    is_conflicting = F.col("reason").isNull() & (differing != "")
-    where = F.concat(F.lit("catalog row "), F.col("first.catalog_row"))
-    reason = (
-        F.when(is_repeated, F.lit(RejectReason.DUPLICATE_ROW.value))
-        .when(is_conflicting, F.lit(RejectReason.CONFLICTING_ROW.value))
-        .otherwise(F.col("reason"))
-    )
-    detail = (
-        F.when(is_repeated, F.lit("the same SKU and photo stand in an earlier row"))
-        .when(is_conflicting, F.concat(differing, F.lit(" not as in "), where))
-        .otherwise(F.col("detail"))
-    )
-    verdict = {"reason": reason, "detail": detail}
-    return compared.withColumns(verdict).select(*CLASSIFIED_CATALOG.column_names)
+    verdicts = _reject_repeated(_reject_conflicting(judged))
+    return verdicts.select(*CLASSIFIED_CATALOG.column_names)
 
 
 def usable_rows(classified: DataFrame) -> DataFrame:
@@ -94,6 +66,37 @@ def usable_rows(classified: DataFrame) -> DataFrame:
 def rejected_rows(classified: DataFrame) -> DataFrame:
     """The other rows of CLASSIFIED_CATALOG as table CATALOG_REJECTS."""
     return classified.where(F.col("reason").isNotNull()).select(*CATALOG_REJECTS.column_names)
+
+
+def _reject_conflicting(judged: DataFrame) -> DataFrame:
+    by_sku = Window.partitionBy("sku_id", _alone()).orderBy("position")
+    first = F.first(F.struct("catalog_row", *_COMPARED)).over(by_sku)
+    differing = _differing_columns()
+    detail = F.concat(differing, F.lit(" not as in catalog row "), F.col("first.catalog_row"))
+    return _reject(
+        judged.withColumn("first", first), differing != "", RejectReason.CONFLICTING_ROW, detail
+    )
+
+
+def _reject_repeated(judged: DataFrame) -> DataFrame:
+    by_photo = Window.partitionBy("sku_id", "source_uri", _alone()).orderBy("position")
+    numbered = judged.withColumn("nth", F.row_number().over(by_photo))
+    detail = F.lit("the same SKU and photo stand in an earlier row")
+    return _reject(numbered, F.col("nth") > 1, RejectReason.DUPLICATE_ROW, detail)
+
+
+def _alone() -> Column:
+    """A window key that keeps rejected rows out of the windows: each is a window of its own."""
+    return F.when(F.col("reason").isNotNull(), F.col("position"))
+
+
+def _reject(rows: DataFrame, is_wrong: Column, reason: RejectReason, detail: Column) -> DataFrame:
+    """Set reason and detail of the rows that are wrong and have no reason yet."""
+    is_rejected = F.col("reason").isNull() & is_wrong
+    columns = {"reason": F.lit(reason.value), "detail": detail}
+    return rows.withColumns(
+        {name: F.when(is_rejected, new).otherwise(F.col(name)) for name, new in columns.items()}
+    )
 
 
 def _differing_columns() -> Column:

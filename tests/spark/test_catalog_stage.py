@@ -8,7 +8,13 @@ from dedup_job.config import CatalogConfig
 from dedup_job.errors import CatalogError, ImageRejected
 from dedup_job.io.catalog import catalog_base, plan_catalog, read_catalog
 from dedup_job.io.uris import fetch_key, redact, resolve, uri_key
-from dedup_job.stages.catalog import canonical_json, product_key, split_catalog
+from dedup_job.stages.catalog import (
+    canonical_json,
+    classify_catalog,
+    product_key,
+    rejected_rows,
+    usable_rows,
+)
 from dedup_job.tables import CATALOG_REJECTS, CATALOG_ROWS, RAW_CATALOG, arrow_batch
 
 pytestmark = pytest.mark.spark
@@ -33,7 +39,8 @@ def split(spark, raw_rows, n_partitions=2):
     """Both outputs of the stage as dictionaries by position."""
     tuples = [tuple(row[name] for name in RAW_CATALOG.column_names) for row in raw_rows]
     raw = spark.createDataFrame(tuples, RAW_CATALOG.ddl).repartition(n_partitions)
-    rows, rejects = split_catalog(raw, BASE)
+    classified = classify_catalog(raw, BASE)
+    rows, rejects = usable_rows(classified), rejected_rows(classified)
     assert rows.columns == CATALOG_ROWS.column_names
     assert rejects.columns == CATALOG_REJECTS.column_names
     collected = []
@@ -59,13 +66,16 @@ def test_every_rule_once(spark):
         (raw_row(7, None, None, malformed="line 9: 2 columns"), "malformed_row"),
         (raw_row(8, "A", "./a.jpg?x", block_values=["t"]), "duplicate_row"),
         (raw_row(9, "A", "b.jpg", block_values=["u"]), "conflicting_row"),
-        (raw_row(10, "A", "b.jpg", block_values=[None]), "duplicate_row"),
+        (raw_row(10, "A", "b.jpg", block_values=[None]), "conflicting_row"),
         (raw_row(11, "A", "c.jpg", block_values=["t"], variant_group="V"), "conflicting_row"),
         (raw_row(12, " A ", "a.jpg?x", block_values=["u"]), None),
         (raw_row(13, "B", "a.jpg", variant_group=" ", image_version=""), None),
         (raw_row(14, "C", "https://h/a.jpg?id=1", variant_group="s:A"), None),
         (raw_row(15, "C", "https://h/a.jpg?id=2", variant_group="s:A"), None),
         (raw_row(16, "C", "c.jpg", variant_group="s:A", conflict_values=["x"]), "conflicting_row"),
+        (raw_row(17, "A", "b.jpg", block_values=["t"]), None),
+        (raw_row(18, "A", "b.jpg", block_values=["t"]), "duplicate_row"),
+        (raw_row(19, "A", "b.jpg", block_values=["u"]), "conflicting_row"),
     ]
     rows, rejects = split(spark, [row for row, _ in cases])
     assert {p: rejects[p]["reason"] if p in rejects else None for p in range(len(cases))} == {
@@ -99,11 +109,12 @@ def oracle(raw_rows):
             photo = (row["sku_id"], resolve(row["image_uri"], BASE))
             variant = (row["variant_group"] or "").strip() and row["variant_group"]
             values = (variant, tuple(row["block_values"]), tuple(row["conflict_values"]))
-            if photo in seen:
-                reason = "duplicate_row"
-            elif first.setdefault(row["sku_id"], values) != values:
+            if first.setdefault(row["sku_id"], values) != values:
                 reason = "conflicting_row"
-            seen.add(photo)
+            elif photo in seen:
+                reason = "duplicate_row"
+            else:
+                seen.add(photo)
         verdicts[row["position"]] = reason
     return verdicts
 
@@ -193,7 +204,9 @@ def test_a_catalog_and_its_rows_on_s3(spark, s3_server):
         },
     )
     config = CatalogConfig(path="s3://shop/catalog", block_by=("brand",), canonical_order="brand")
-    rows, rejects = split_catalog(read_catalog(spark, plan_catalog(config)), catalog_base(config))
+    raw = read_catalog(spark, plan_catalog(config))
+    classified = classify_catalog(raw, catalog_base(config))
+    rows, rejects = usable_rows(classified), rejected_rows(classified)
     assert [
         tuple(row)
         for row in rows.orderBy("position")
