@@ -1,6 +1,7 @@
 """The job through spark-submit: local and on a real cluster, photos and warehouse on S3."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -14,19 +15,31 @@ from tests.cluster.standalone import make_bare_python, start_cluster, submit, zi
 
 pytestmark = pytest.mark.cluster
 
+BENCH = Path(__file__).parents[3] / "shared" / "bench"
+SUITES = ("wardrobe", "studio")
+WITH_BENCH = pytest.mark.skipif(not BENCH.is_dir(), reason=f"needs the labelled photos in {BENCH}")
 AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
 DATE = "2026-01-02"
 
 
-@pytest.fixture(scope="module")
-def catalog(s3_server, tmp_path_factory):
-    """A sample catalog on S3: `s3://bucket/catalog.csv` with photos beside it."""
-    folder = tmp_path_factory.mktemp("sample")
-    sample = write_sample_catalog(folder, n_products=24)
-    files = [sample.catalog, *sorted((folder / "images").iterdir())]
+@pytest.fixture(
+    scope="module",
+    params=[
+        "sample",
+        *(pytest.param(suite, marks=[pytest.mark.slow, WITH_BENCH]) for suite in SUITES),
+    ],
+)
+def catalog(request, s3_server, tmp_path_factory):
+    """A catalog on S3: `s3://bucket/catalog.csv` with photos beside it."""
+    folder = BENCH / request.param
+    if request.param == "sample":
+        folder = tmp_path_factory.mktemp("sample")
+        write_sample_catalog(folder, n_products=24)
+    files = [folder / "catalog.csv", *sorted((folder / "images").iterdir())]
     objects = {str(path.relative_to(folder)): path.read_bytes() for path in files}
-    s3_server.create_bucket("cluster-test", objects)
-    return "s3://cluster-test"
+    bucket = f"cluster-{request.param}"
+    s3_server.create_bucket(bucket, objects)
+    return f"s3://{bucket}"
 
 
 @pytest.fixture(scope="module")
