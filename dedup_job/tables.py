@@ -383,7 +383,11 @@ PRODUCTS = _table(
     Column("product", "string", "as in catalog_rows; with block the key"),
     Column("sku_id", "string", "of the product's SKUs the best: stands for it in every report"),
     Column("variant_group", "string", "of that SKU", nullable=True),
-    Column("conflict", "string", "of that SKU, as in catalog_rows"),
+    Column(
+        "conflict",
+        "string",
+        "as in catalog_rows; a value on which the product's SKUs differ is null: unknown",
+    ),
     Column("order_values", "array<string>", "of that SKU, as in catalog_rows"),
     Column("n_pixels", "bigint", "of the largest photo of any SKU of the product"),
     Column("main_sha256", "string", "content of the product's first photo in the catalog"),

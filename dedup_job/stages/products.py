@@ -4,6 +4,7 @@ The sizes of one garment share their photos in every real catalog. They are ther
 they never meet each other, and a garment is reported once, by one SKU.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dedup_job.kernels.ranking import Candidate, OrderColumn, rank_survivors
+from dedup_job.stages.catalog import canonical_json
 from dedup_job.tables import PRODUCTS, arrow_batch
 
 _KEY = ("block", "product")
@@ -22,7 +24,8 @@ def represent_products(photo_rows: DataFrame, order: tuple[OrderColumn, ...]) ->
     """Fold SKUs into products.
 
     The SKU that stands for a product is chosen like the survivor of a group: by canonical order,
-    then resolution, then id. A SKU's own order values are those of its first catalog row.
+    then resolution, then id. A SKU's own order values are those of its first catalog row. The
+    product's conflict values do not depend on that choice: see `agreed_values`.
 
     Args:
         photo_rows: PHOTO_ROWS.
@@ -61,6 +64,23 @@ def choose_representatives(
         yield arrow_batch(PRODUCTS, (_product_row(row, order) for row in batch.to_pylist()))
 
 
+def agreed_values(encoded: Iterable[str]) -> str:
+    """What lists of conflict values agree on, place by place; a value they differ on is null.
+
+    A style that holds red and blue has no colour that could part it from another product, whichever
+    of its SKUs stands for it. Null is unknown and contradicts nothing.
+
+    Args:
+        encoded: JSON arrays of equal length, or '' where there are no conflict columns.
+    """
+    known = [{v for v in column if v is not None} for column in zip(*_decode(encoded), strict=True)]
+    return canonical_json([values.pop() if len(values) == 1 else None for values in known])
+
+
+def _decode(encoded: Iterable[str]) -> Iterator[list[str | None]]:
+    return (json.loads(text or "[]") for text in encoded)
+
+
 def _product_row(product: dict[str, Any], order: tuple[OrderColumn, ...]) -> dict[str, object]:
     by_id = {sku["sku_id"]: sku for sku in product["skus"]}
     best = rank_survivors(
@@ -70,7 +90,8 @@ def _product_row(product: dict[str, Any], order: tuple[OrderColumn, ...]) -> dic
     return {
         "block": product["block"],
         "product": product["product"],
-        **{name: chosen[name] for name in ("sku_id", "variant_group", "conflict", "order_values")},
+        **{name: chosen[name] for name in ("sku_id", "variant_group", "order_values")},
+        "conflict": agreed_values(sku["conflict"] for sku in by_id.values()),
         "n_pixels": max(sku["n_pixels"] for sku in by_id.values()),
         "main_sha256": first["main_sha256"],
         "n_contents": len({sha for sku in by_id.values() for sha in sku["contents"]}),
