@@ -4,10 +4,16 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import S3Server, photo_server, s3_server  # noqa: F401  (fixtures)
 
 os.environ.setdefault("DEDUP_LOCAL_CORES", "2")
+# A busy machine is slow, not wrong: no example fails for the time it takes.
+settings.register_profile(
+    "project", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")
