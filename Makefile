@@ -1,7 +1,8 @@
 # Two stamps, one environment: the demo needs the core alone; tests add the tools and TensorFlow.
+# They lie inside it, so that they go when it goes.
 VENV := .venv
 BIN := $(VENV)/bin
-STAMPS := .stamps
+STAMPS := $(VENV)/.stamps
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 
 # Annoy comes as source and would compile for this very processor; an environment or image built
