@@ -98,7 +98,7 @@ def _leave(
             if other in neighbours:
                 del neighbours[other][node]
                 touched.add(other)
-    for node in touched.intersection(neighbours):
+    for node in touched - star:
         near = neighbours[node]
         rank[node] = (-len(near), -sum(near.values()), node)
         heapq.heappush(heap, rank[node])
