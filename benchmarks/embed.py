@@ -113,9 +113,8 @@ def main() -> None:
     if arguments.quick:
         arguments.n_photos, arguments.rounds = 1_000, 1
     width, height = (int(part) for part in arguments.size.split("x"))
-    folder = arguments.work / f"{arguments.size}-{arguments.n_photos}"
     photos = arguments.photos or write_sample_catalog(arguments.work / "sample").catalog.parent
-    paths = write_distinct_photos(photos, folder, arguments.n_photos, (width, height))
+    paths = write_distinct_photos(photos, arguments.work, arguments.n_photos, (width, height))
     directory = locate_bundle(arguments.model)
 
     os.environ["DEDUP_LOCAL_CORES"] = str(N_PROCESSES)
