@@ -17,39 +17,39 @@ _CUT_ROUNDS = 3
 _SCORE_DECIMALS = 9
 
 
-def wanted_cells(n_rows: int, max_cell_rows: int) -> int:
+def wanted_cells(n_rows: int, max_members: int) -> int:
     """Number of cells to start from: on average they are half full, as k-means is uneven."""
-    return -(-2 * n_rows // max_cell_rows)
+    return -(-2 * n_rows // max_members)
 
 
-def sample_size(n_rows: int, max_cell_rows: int) -> int:
+def sample_size(n_rows: int, max_members: int) -> int:
     """Vectors to train on: enough for every cell, bounded for the driver."""
-    return min(n_rows, _MAX_SAMPLE, _SAMPLE_PER_CELL * wanted_cells(n_rows, max_cell_rows))
+    return min(n_rows, _MAX_SAMPLE, _SAMPLE_PER_CELL * wanted_cells(n_rows, max_members))
 
 
-def train_cells(sample: Vectors, n_rows: int, max_cell_rows: int, seed: int) -> Vectors:
+def train_cells(sample: Vectors, n_rows: int, max_members: int, seed: int) -> Vectors:
     """Centroids of the cells of a block.
 
     Args:
         sample: float32 (s, d) unit rows of the block, in an order free of chance; s >= 1.
         n_rows: vectors in the whole block.
-        max_cell_rows: what a cell should hold at most. Kept as far as the sample shows; vectors
-            that are all equal cannot be parted.
+        max_members: vectors whose nearest cell a cell should be, at most. Kept as far as the sample
+            shows; vectors that are all equal cannot be parted.
         seed: of the first centroids.
 
     Returns:
         float32 (k, d), unit rows.
     """
     rng = np.random.default_rng(seed)
-    cells = _k_means(sample, wanted_cells(n_rows, max_cell_rows), rng)
+    cells = _k_means(sample, wanted_cells(n_rows, max_members), rng)
     for _ in range(_CUT_ROUNDS):
         owner = nearest_cells(sample, cells, 1)[:, 0]
         rows = np.bincount(owner, minlength=len(cells)) * (n_rows / len(sample))
-        too_large = np.flatnonzero(rows > max_cell_rows)
+        too_large = np.flatnonzero(rows > max_members)
         if not len(too_large):
             break
         parts = [
-            _k_means(sample[owner == cell], wanted_cells(int(rows[cell]), max_cell_rows), rng)
+            _k_means(sample[owner == cell], wanted_cells(int(rows[cell]), max_members), rng)
             for cell in too_large
         ]
         cells = np.concatenate([np.delete(cells, too_large, axis=0), *parts])

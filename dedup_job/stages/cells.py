@@ -3,6 +3,11 @@
 A block that fits becomes one cell. A larger one is cut by a quantiser, and a content is found in
 its nearest cell but looks into the nearest few. For an exact search a larger block is cut into
 chunks, and every chunk meets every other.
+
+What a task holds is every row of a cell: those that are found there and the visitors that only look.
+Cells are cut so small that both together stay around half of `max_cell_rows` at the first effort.
+Each doubling of the effort doubles the cells a content looks into, and so the visitors: then a cell
+has twice the rows, never more than its block.
 """
 
 from collections.abc import Iterator
@@ -57,8 +62,9 @@ def plan_cells(contents: DataFrame, config: CandidatesConfig) -> CellPlan:
 
     Args:
         contents: CONTENTS. Read once, and once more for each block above `max_cell_rows`.
-        config: `max_cell_rows`, `search` and `seed`. A bounded sample is collected for each
-            large block; their number is at most contents / max_cell_rows.
+        config: `max_cell_rows`, `fan_out` (of the first effort), `search` and `seed`. A bounded
+            sample is collected for each large block; their number is at most
+            contents / max_cell_rows.
     """
     sizes = contents.groupBy("block").agg(F.count("*").alias("n"))
     is_large = F.col("n") > config.max_cell_rows
@@ -72,7 +78,8 @@ def plan_cells(contents: DataFrame, config: CandidatesConfig) -> CellPlan:
     large: dict[str, int] = {entry["block"]: entry["n"] for entry in row["large"]}
     n_contents, n_comparisons = row["n_contents"] or 0, row["n_comparisons"] or 0
     if config.search == "exact":
-        chunks = {block: -(-n // config.max_cell_rows) for block, n in large.items()}
+        # two chunks meet in a cell
+        chunks = {block: -(-2 * n // config.max_cell_rows) for block, n in large.items()}
         return CellPlan(n_contents, n_comparisons, n_chunks=chunks)
     quantisers = {block: _train(contents, block, n, config) for block, n in sorted(large.items())}
     return CellPlan(n_contents, n_comparisons, quantisers=quantisers)
@@ -133,16 +140,21 @@ def hash_order(seed: int) -> list[object]:
     return [F.xxhash64(F.lit(seed), sha), sha, F.col("block")]
 
 
+def max_members(config: CandidatesConfig) -> int:
+    """Contents that may be found in one cell: each brings fan_out - 1 visitors to other cells."""
+    return max(1, config.max_cell_rows // config.fan_out)
+
+
 def _train(contents: DataFrame, block: str, n: int, config: CandidatesConfig) -> Vectors:
     sample = (
         contents.where(F.col("block") == block)
         .orderBy(*hash_order(config.seed))
-        .limit(sample_size(n, config.max_cell_rows))
+        .limit(sample_size(n, max_members(config)))
         .select("embedding")
         .toArrow()
     )
     vectors = embedding_matrix(sample.column("embedding"))
-    return train_cells(vectors, n, config.max_cell_rows, config.seed)
+    return train_cells(vectors, n, max_members(config), config.seed)
 
 
 def _assign(

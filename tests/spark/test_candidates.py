@@ -16,7 +16,7 @@ from dedup_job.stages.candidates import (
     first_effort,
     search_until_recall,
 )
-from dedup_job.stages.cells import plan_cells
+from dedup_job.stages.cells import cut_into_cells, plan_cells
 from dedup_job.stages.recall import measure_recall
 from dedup_job.tables import CONTENTS
 
@@ -26,7 +26,7 @@ FLOOR = 0.6
 # One block of many cells, one that fits a cell, and one of a single content.
 BLOCKS = {"brand a": 260, "brand b": 39, "lonely": 1}
 MANY_CELLS = CandidatesConfig(max_cell_rows=40, exact_below_rows=0)
-ALL_CELLS = SearchEffort(level=3, n_trees=80, fan_out=64)
+ALL_CELLS = SearchEffort(level=3, n_trees=80, fan_out=1024)
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +91,22 @@ def test_the_plan_counts_contents_and_comparisons_and_cuts_only_large_blocks(con
     assert plan.n_contents == sum(BLOCKS.values())
     assert plan.n_comparisons == sum(n * (n - 1) // 2 for n in BLOCKS.values())
     assert set(plan.quantisers) == {"brand a"}
-    assert len(plan.quantisers["brand a"]) >= 260 / 40
+    assert len(plan.quantisers["brand a"]) >= 260 * MANY_CELLS.fan_out / 40
     empty = plan_cells(contents.limit(0), MANY_CELLS)
     assert (empty.n_contents, empty.n_comparisons) == (0, 0)
+
+
+@pytest.mark.parametrize("search", ["annoy", "exact"])
+@pytest.mark.parametrize("fan_out", [1, 4])
+def test_a_task_holds_a_bounded_number_of_rows_visitors_included(contents, search, fan_out):
+    config = MANY_CELLS.model_copy(
+        update={"search": search, "fan_out": fan_out, "max_cell_rows": 80}
+    )
+    cells = cut_into_cells(contents, plan_cells(contents, config), first_effort(config).fan_out)
+    rows = [row["count"] for row in cells.groupBy("block", "cell").count().collect()]
+    assert len(rows) > 4
+    # how many look into a cell is not controlled, so single cells may pass the bound somewhat
+    assert np.mean(rows) <= 80 and max(rows) <= 2 * 80
 
 
 def test_partitions_and_row_order_change_nothing_even_at_low_effort(contents, truth):

@@ -11,7 +11,7 @@ def test_cells_stay_below_the_bound_even_when_one_kind_of_photo_dominates():
     rng = np.random.default_rng(0)
     popular = rng.normal(size=(1, 16)) + 0.3 * rng.normal(size=(900, 16))
     vectors = unit_rows(np.concatenate([popular, rng.normal(size=(100, 16))]))
-    cells = train_cells(vectors, len(vectors), max_cell_rows=100, seed=1)
+    cells = train_cells(vectors, len(vectors), max_members=100, seed=1)
     rows = np.bincount(nearest_cells(vectors, cells, 1)[:, 0], minlength=len(cells))
     assert rows.max() <= 100
     np.testing.assert_allclose(np.linalg.norm(cells, axis=1), 1.0, atol=1e-5)
@@ -19,7 +19,7 @@ def test_cells_stay_below_the_bound_even_when_one_kind_of_photo_dominates():
 
 def test_equal_vectors_do_not_stop_the_training():
     vectors = np.repeat(unit_rows(np.ones((1, 8))), 50, axis=0)
-    cells = train_cells(vectors, 50, max_cell_rows=16, seed=1)
+    cells = train_cells(vectors, 50, max_members=16, seed=1)
     np.testing.assert_allclose(cells, np.repeat(vectors[:1], len(cells), axis=0), atol=1e-6)
 
 
