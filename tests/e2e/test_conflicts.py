@@ -17,7 +17,13 @@ def test_red_and_blue_do_not_meet_through_a_product_of_unknown_colour(spark, tmp
         [{"sku_id": s, "colour": colour, "image_uri": f"{p}.png"} for s, colour, p in rows],
     )
     # Only equal contents can reach this threshold: a and c meet through b alone.
-    run_job(catalog, tmp_path / "out", match__min_cosine=1.0, catalog__conflict=("colour",))
+    run_job(
+        catalog,
+        tmp_path / "out",
+        match__min_cosine=1.0,
+        match__chaining="components",
+        catalog__conflict=("colour",),
+    )
     groups = read_report(tmp_path / "out", "duplicate_groups")
     assert sorted(row["sku_id"] for row in groups) == ["a", "b"]
     pairs = read_report(tmp_path / "out", "duplicate_pairs")
