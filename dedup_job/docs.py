@@ -45,7 +45,13 @@ def render_tables() -> str:
     for table in REPORT_TABLES:
         lines += _dictionary(table)
     lines += ["## Reject reasons", "", *_reasons(), ""]
-    lines += ["# State, not for analysts", ""]
+    lines += [
+        "# State, not for analysts",
+        "",
+        "In this version it is written for a later one: a run fetches and embeds every photo, and",
+        "looks into `image_embeddings` only so as not to write a vector twice.",
+        "",
+    ]
     for table in STATE_TABLES:
         lines += _dictionary(table)
     return "\n".join(lines).rstrip() + "\n"

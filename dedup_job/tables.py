@@ -76,7 +76,11 @@ _EMBEDDING = Column("embedding", "array<float>", "unit L2 norm, `dim` of the mod
 DUPLICATE_GROUPS = _table(
     "duplicate_groups",
     "a SKU in a group of two or more",
-    Column("group_id", "string", "the group; stable from night to night"),
+    Column(
+        "group_id",
+        "string",
+        "the group; in this version named anew every night, so it joins tables of one run only",
+    ),
     Column(
         "sku_id", "string", "the member; of products with variants, the SKU that stands for them"
     ),
@@ -89,9 +93,22 @@ DUPLICATE_GROUPS = _table(
     Column(
         "min_pair_cosine", "float", "the lowest best-photo-pair cosine among all pairs of the group"
     ),
-    Column("match_type", "string", "how the member joined: exact, near or decision"),
-    Column("group_first_seen", "date", "run date on which the group was born"),
-    Column("member_since", "date", "run date since which the SKU is in this group"),
+    Column(
+        "match_type",
+        "string",
+        "exact: shares a photo file with another member, not necessarily the survivor; near: by "
+        "likeness alone; decision: not in this version",
+    ),
+    Column(
+        "group_first_seen",
+        "date",
+        "run date on which the group was born; in this version always the run's own",
+    ),
+    Column(
+        "member_since",
+        "date",
+        "run date since which the SKU is in this group; in this version always the run's own",
+    ),
     Column("variant_group", "string", "the product whose sizes this SKU stands for", nullable=True),
     _RUN_ID,
 )
@@ -107,12 +124,25 @@ DUPLICATE_PAIRS = _table(
     Column("uri_key_b", "string", "SHA-256 of image_uri_b without its query string"),
     Column("n_matching_photos", "int", "photo pairs at or above the threshold, copies included"),
     Column("cosine", "float", "cosine similarity of the best photo pair; 1.0 for an exact copy"),
-    Column("score", "float", "what the threshold acts on"),
+    Column("score", "float", "what the threshold acts on; in this version the cosine"),
     Column("match_probability", "float", "calibrated probability that the two are one product"),
-    Column("match_type", "string", "exact, near or decision"),
+    Column(
+        "match_type",
+        "string",
+        "exact: share a photo file; near: by likeness alone; decision: not in this version",
+    ),
     Column("group_id", "string", "the group both are in; null when parted", nullable=True),
-    Column("parted_by", "string", "null, chaining, decision or conflict", nullable=True),
-    Column("is_new", "boolean", "whether the pair was absent from the last published run"),
+    Column(
+        "parted_by",
+        "string",
+        "null, chaining, conflict or decision (not in this version)",
+        nullable=True,
+    ),
+    Column(
+        "is_new",
+        "boolean",
+        "whether the pair was absent from the last published run; in this version always true",
+    ),
     Column("model_id", "string", "the model that made the embeddings"),
     _RUN_ID,
 )
@@ -160,7 +190,11 @@ RUNS = _table(
     Column("target_recall", "double", "of the candidate search"),
     Column("n_catalog_rows", "bigint", "rows of the catalog"),
     Column("n_embedded", "bigint", "rows whose photo content was embedded in this run"),
-    Column("n_reused", "bigint", "rows whose photo content was embedded by an earlier run"),
+    Column(
+        "n_reused",
+        "bigint",
+        "rows whose photo content was embedded by an earlier run; in this version always 0",
+    ),
     Column("n_shared_content", "bigint", "rows whose content another row brought first"),
     Column("n_placeholder", "bigint", "rows that show a placeholder"),
     Column("n_rejected", "bigint", "rows in rejected_images"),
@@ -173,7 +207,7 @@ RUNS = _table(
 RUN_METRICS = _table(
     "run_metrics",
     "a figure of a run",
-    Column("stage", "string", "catalog, embeddings, candidates, groups or run"),
+    Column("stage", "string", "catalog, embeddings, candidates, groups, reports or run"),
     Column("metric", "string", "name of the figure"),
     Column("value", "double", "the figure; null when it could not be measured", nullable=True),
     Column("unit", "string", "rows, photos, s, 1, USD, ..."),
@@ -201,10 +235,12 @@ CATALOG_IMAGES = _table(
     "a usable catalog row, as last seen",
     Column("sku_id", "string", "as in the catalog"),
     Column("uri_key", "string", "SHA-256 of the URI without its query string"),
-    Column("image_version", "string", "as in the catalog", nullable=True),
-    Column("etag", "string", "what the store said", nullable=True),
+    Column(
+        "image_version", "string", "as in the catalog; no effect in this version", nullable=True
+    ),
+    Column("etag", "string", "what the store said; in this version null", nullable=True),
     Column("n_bytes", "bigint", "file size", nullable=True),
-    Column("modified_at", "timestamp", "what the store said", nullable=True),
+    Column("modified_at", "timestamp", "what the store said; in this version null", nullable=True),
     _SHA,
     Column("width", "int", "pixels, as displayed"),
     Column("height", "int", "pixels, as displayed"),

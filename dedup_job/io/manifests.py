@@ -6,7 +6,6 @@ the only thing a reader needs: it names every file with rows and SHA-256.
 
 import json
 from dataclasses import asdict, dataclass, field
-from datetime import date
 from typing import Any
 
 from dedup_job.errors import DedupError
@@ -97,8 +96,3 @@ def find_table(warehouse: Folder, manifest: RunManifest, name: str) -> StoredTab
         )
     files = tuple(TableFile(**file) for file in entry["files"])
     return StoredTable(_TABLES[name], warehouse.child(entry["folder"]), files)
-
-
-def parse_run_date(manifest: RunManifest) -> date:
-    """The run date as a date."""
-    return date.fromisoformat(manifest.run_date)
