@@ -36,10 +36,12 @@ class CatalogConfig(_Section):
     sku_column: str = Field("sku_id", description="catalog column that holds sku_id")
     uri_column: str = Field("image_uri", description="catalog column that holds image_uri")
     version_column: str = Field(
-        "image_version", description="catalog column that holds image_version, if any"
+        "image_version",
+        description="catalog column that holds image_version, if any; another name than this must be there",
     )
     variant_column: str = Field(
-        "variant_group", description="catalog column that holds variant_group, if any"
+        "variant_group",
+        description="catalog column that holds variant_group, if any; another name than this must be there",
     )
     block_by: tuple[str, ...] = Field(
         (), description="only rows with equal values in these columns are compared"
@@ -112,7 +114,7 @@ class MatchConfig(_Section):
         "any", description="how many photos of two SKUs must agree: any, main or majority"
     )
     max_skus_per_photo: int = Field(
-        20, ge=2, description="a content of more products is a placeholder"
+        20, ge=2, description="a content of more products of one block is a placeholder"
     )
     look_alikes_per_sku: float = Field(
         1.0,

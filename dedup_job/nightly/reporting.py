@@ -141,6 +141,7 @@ def _measure(context: RunContext, found: Findings, result: RunResult) -> None:
     context.measure("candidates", "recall_high", recall.high if recall.n_true else None, "1")
     context.measure("candidates", "recall_true_pairs", recall.n_true, "pairs")
     context.measure("candidates", "n_trees", found.search.effort.n_trees, "trees")
+    context.measure("candidates", "fan_out", found.search.effort.fan_out, "cells")
     context.measure("groups", "groups", result.n_groups, "groups")
     context.measure("groups", "pairs", result.n_pairs, "pairs")
     context.measure("run", "wall_time", result.wall_time_s, "s")
