@@ -9,7 +9,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -30,7 +30,7 @@ _MIN_PHOTOS_PER_TASK = 250
 _TASKS_PER_CORE = 4
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Photo:
     """What became of one fetch. `pixels` is set while the photo awaits its embedding."""
 
@@ -43,6 +43,23 @@ class Photo:
     detail: str | None = None
     pixels: Pixels | None = None
     embedding: Any = None
+
+    def of_same_content(self, fetch_key: str) -> "Photo":
+        """The outcome of another photo with these bytes; its embedding is not written twice."""
+        return Photo(
+            fetch_key,
+            self.content_sha256,
+            self.width,
+            self.height,
+            self.n_bytes,
+            self.reason,
+            self.detail,
+        )
+
+    def reject(self, reason: RejectReason, detail: str) -> "Photo":
+        """Mark as unusable."""
+        self.reason, self.detail = reason, detail
+        return self
 
 
 @dataclass(frozen=True)
@@ -106,17 +123,19 @@ class _Reader:
         sha256 = hashlib.sha256(data).hexdigest()
         known = self.known.get(sha256)
         if known is not None:
-            return replace(known, fetch_key=fetch_key)
+            return known.of_same_content(fetch_key)
         photo = Photo(fetch_key, sha256, n_bytes=len(data))
         try:
             prepared = prepare(data, self._size_px, self._blur, self._limits)
         except ImageRejected as rejected:
-            return self.remember(replace(photo, reason=rejected.reason, detail=rejected.detail))
-        return replace(photo, width=prepared.width, height=prepared.height, pixels=prepared.pixels)
+            return self.remember(photo.reject(rejected.reason, rejected.detail))
+        photo.width, photo.height = prepared.width, prepared.height
+        photo.pixels = prepared.pixels
+        return photo
 
     def remember(self, photo: Photo) -> Photo:
         if photo.content_sha256 is not None:
-            self.known[photo.content_sha256] = replace(photo, pixels=None, embedding=None)
+            self.known[photo.content_sha256] = photo.of_same_content("")
         return photo
 
 
@@ -160,17 +179,13 @@ def _embed(photo: Photo, embedder: Embedder, reader: _Reader) -> Photo:
         return photo
     known = reader.known.get(photo.content_sha256 or "")
     if known is not None:
-        return replace(known, fetch_key=photo.fetch_key)
+        return known.of_same_content(photo.fetch_key)
     vector = embedder.embed(photo.pixels[None])[0]
-    photo = replace(photo, pixels=None)
+    photo.pixels = None
     if np.isfinite(vector).all():
-        photo = replace(photo, embedding=vector)
+        photo.embedding = vector
     else:
-        photo = replace(
-            photo,
-            reason=RejectReason.BAD_EMBEDDING,
-            detail="the model gave no finite vector for this photo",
-        )
+        photo.reject(RejectReason.BAD_EMBEDDING, "the model gave no finite vector for this photo")
     return reader.remember(photo)
 
 
