@@ -17,7 +17,7 @@ from dedup_job.config import JobConfig
 from dedup_job.errors import ConfigError, GateError
 from dedup_job.io.bundles import load_shipped, locate_bundle, ship_bundle
 from dedup_job.io.catalog import Part, catalog_base, plan_catalog, read_catalog
-from dedup_job.io.fetch import Fetcher
+from dedup_job.io.fetch import open_fetch
 from dedup_job.io.fetch_policy import FetchPolicy
 from dedup_job.io.progress import watch_files
 from dedup_job.io.session import count_cores, open_session
@@ -57,7 +57,6 @@ from dedup_job.stages.pairs import match_products
 from dedup_job.stages.photo_worker import (
     LOCAL_PHOTOS_PER_HANDOVER,
     EmbedPhotos,
-    Fetch,
     count_photo_tasks,
 )
 from dedup_job.stages.products import represent_products
@@ -214,11 +213,6 @@ def photo_worker(
         n_threads=config.fetch.n_threads or (_REMOTE_FETCH_THREADS if is_remote else 1),
         per_handover=1 if is_remote else LOCAL_PHOTOS_PER_HANDOVER,
     )
-
-
-def open_fetch(policy: FetchPolicy) -> Fetch:
-    """The fetch function of one task."""
-    return Fetcher(policy).fetch
 
 
 def select_contents(context: RunContext, photos: Photos) -> tuple[DataFrame, DataFrame]:

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from dedup_job.errors import ImageRejected, RejectReason
@@ -12,7 +13,7 @@ from dedup_job.io.http_client import fetch_http
 from dedup_job.io.object_store import fetch_object, open_object_store
 from dedup_job.io.uris import local_path, refused, resolve, split_scheme
 
-__all__ = ["FetchPolicy", "Fetcher"]
+__all__ = ["FetchPolicy", "Fetcher", "open_fetch"]
 
 _FILE_REASONS = {
     errno.ENOENT: RejectReason.NOT_FOUND,
@@ -22,6 +23,11 @@ _FILE_REASONS = {
     errno.EACCES: RejectReason.ACCESS_DENIED,
     errno.EPERM: RejectReason.ACCESS_DENIED,
 }
+
+
+def open_fetch(policy: FetchPolicy) -> Callable[[str], bytes]:
+    """The fetch function of one task."""
+    return Fetcher(policy).fetch
 
 
 class Fetcher:

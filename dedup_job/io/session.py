@@ -19,17 +19,11 @@ _DEFAULTS = {
     "spark.ui.showConsoleProgress": "false",
     "spark.python.worker.faulthandler.enabled": "true",
 }
-_LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
 # Only for a session of our own: four attempts a task, as a cluster gives (plain local[*] gives one).
 _LOCAL_DEFAULTS = {
     "spark.ui.enabled": "false",
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
-    # Photos and vectors are computed in Python; the JVM's second compiler would spend more on our
-    # many short queries than it gives back.
-    "spark.driver.extraJavaOptions": (
-        f"-XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile={_LOG_CONFIG.as_uri()}"
-    ),
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
 }
@@ -52,9 +46,17 @@ def open_session(app_name: str = "catalog-dedup") -> SparkSession:
     builder = builder.master(f"local[{os.environ.get('DEDUP_LOCAL_CORES', '*')},4]")
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    for key, value in {**_DEFAULTS, **_LOCAL_DEFAULTS}.items():
+    for key, value in {**_DEFAULTS, **_LOCAL_DEFAULTS, **_java_options()}.items():
         builder = builder.config(key, value)
     return _create(builder)
+
+
+def _java_options() -> dict[str, str]:
+    # Photos and vectors are computed in Python; the JVM's second compiler would spend more on our
+    # many short queries than it gives back.
+    log_config = Path(__file__).with_name("log4j2.properties").absolute().as_uri()
+    options = f"-XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile={log_config}"
+    return {"spark.driver.extraJavaOptions": options}
 
 
 def under_spark_submit() -> bool:
