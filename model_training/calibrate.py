@@ -1,8 +1,9 @@
 """What a cosine means, measured on held-out products: writes `calibration.json`.
 
 Three kinds of held-out pairs are ranked with the int8 embedder, through the job's own decode path:
-true pairs (a photo and its edits), hard negatives (self-made other products and real colourways)
-and unrelated pairs (photos of different families). Beyond what can be counted, the unrelated pairs
+true pairs (a photo and its edits), hard negatives (self-made other products and real colourways,
+each pair of products by its most similar unedited photos, as the job sees them) and unrelated pairs
+(photos of different families). Beyond what can be counted, the unrelated pairs
 follow a generalised Pareto distribution (Coles 2001, chapter 4: peaks over threshold), with limits
 from a bootstrap over products, because pairs of one photo are not independent.
 """
@@ -25,11 +26,15 @@ _MAX_SHAPE = 0.5
 
 @dataclass(frozen=True)
 class UnrelatedPairs:
-    """Unrelated pairs of one source. `cosine` float (n,); `a`, `b`: product codes int (n,)."""
+    """Unrelated pairs of one source. `cosine` float (n,); `a`, `b`: family codes int (n,).
+
+    `n_photo_pairs`: pairs of photos behind the n pairs of their views, which are no new evidence.
+    """
 
     cosine: np.ndarray
     a: np.ndarray
     b: np.ndarray
+    n_photo_pairs: int
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,35 @@ def calibrate(vectors: np.ndarray, held_out: ValidationSet, model_id: str) -> di
         "model_id": model_id,
         "match_probability": _match_probability(cosine, same),
         "true_pairs": _survival(cosine[same]),
-        "hard_negatives": _survival(cosine[hard]),
+        "hard_negatives": _survival(closest_look_alikes(cosine, a, b, hard, held_out)),
         "unrelated": _unrelated(sources, held_out),
     }
     content["calibration_id"] = calibration_id_of(content)
     parse_calibration(content)
     return content
+
+
+def closest_look_alikes(
+    cosine: np.ndarray, a: np.ndarray, b: np.ndarray, hard: np.ndarray, held_out: ValidationSet
+) -> np.ndarray:
+    """Of each pair of products that look alike, the cosine of their most similar unedited photos.
+
+    That is what the job compares with its threshold. Edited or otherwise turned photos of the two
+    would only make look-alikes seem rarer than they are.
+
+    Returns:
+        float (n_product_pairs,).
+    """
+    unedited = (held_out.kind == "original") | (
+        np.char.startswith(held_out.kind, "NEG:") & (np.char.find(held_out.kind, "+") < 0)
+    )
+    keep = hard & unedited[a] & unedited[b]
+    product = np.unique(held_out.product, return_inverse=True)[1].astype(np.int64)
+    ends = np.sort(np.stack([product[a[keep]], product[b[keep]]]), axis=0)
+    pair, of_pair = np.unique(ends[0] * (product.max() + 1) + ends[1], return_inverse=True)
+    closest = np.full(len(pair), -1.0)
+    np.maximum.at(closest, of_pair, cosine[keep])
+    return closest
 
 
 def unrelated_by_source(
@@ -87,13 +115,28 @@ def unrelated_by_source(
     """
     real = ~np.char.startswith(held_out.kind, "NEG:")
     family = np.unique(held_out.family, return_inverse=True)[1]
+    photo = np.unique(held_out.identity, return_inverse=True)[1].astype(np.int64)
+
+    def chosen(keep: np.ndarray) -> UnrelatedPairs:
+        ends = np.sort(np.stack([photo[a[keep]], photo[b[keep]]]), axis=0)
+        n_photo_pairs = len(np.unique(ends[0] * (photo.max() + 1) + ends[1]))
+        return UnrelatedPairs(cosine[keep], family[a[keep]], family[b[keep]], n_photo_pairs)
+
     pairs = []
     for source in np.unique(held_out.source):
         within = (held_out.source == source) & real
         keep = ~related & within[a] & within[b]
         if keep.sum() >= 100:
-            pairs.append(UnrelatedPairs(cosine[keep], family[a[keep]], family[b[keep]]))
-    return pairs or [UnrelatedPairs(cosine[~related], family[a[~related]], family[b[~related]])]
+            pairs.append(chosen(keep))
+    return pairs or [chosen(~related)]
+
+
+def effective_pairs(sources: list[UnrelatedPairs]) -> int:
+    """How many equally weighted pairs carry the same evidence (Kish: (sum w)^2 / sum w^2).
+
+    Sources weigh the same, so a small one limits what a large one can promise.
+    """
+    return max(1, round(len(sources) ** 2 / sum(1 / s.n_photo_pairs for s in sources)))
 
 
 def fit_tail(excess: np.ndarray, weight: np.ndarray, threshold: float, rate: float) -> ParetoTail:
@@ -186,7 +229,8 @@ def _unrelated(sources: list[UnrelatedPairs], held_out: ValidationSet) -> dict[s
     low, high = np.percentile(curves, edges, axis=0)
     below = threshold >= _GRID
     return {
-        "n_pairs": int(sum(len(s.cosine) for s in sources)),
+        "n_pairs": effective_pairs(sources),
+        "n_view_pairs": int(sum(len(s.cosine) for s in sources)),
         "n_photos": len(set(held_out.identity[~np.char.startswith(held_out.kind, "NEG:")])),
         "note": "pairs within each source (home photos, shop photos); sources weigh the same",
         "scores": _rounded(_GRID[below]),

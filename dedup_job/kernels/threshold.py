@@ -39,8 +39,8 @@ class CatalogSize:
     Attributes:
         n_contents: distinct photo contents that are searched.
         n_comparisons: pairs of contents that share a block.
-        look_alikes_per_sku: pairs with another product's nearly equal photo that each content
-            brings; counted per content, so a pair seen from both ends counts twice (cautious).
+        look_alikes_per_sku: other products of nearly the same photo that each content has; such
+            a pair has two ends, so there are half as many pairs.
     """
 
     n_contents: int
@@ -182,7 +182,7 @@ def _generous_true_pairs(calibration: Calibration, size: CatalogSize, cosines: A
 
 
 def _look_alikes(calibration: Calibration, size: CatalogSize, cosines: ArrayLike) -> Floats:
-    n_look_alikes = size.n_contents * size.look_alikes_per_sku
+    n_look_alikes = size.n_contents * size.look_alikes_per_sku / 2
     return n_look_alikes * calibration.hard_negative_survival(cosines)
 
 

@@ -32,7 +32,7 @@ def simulate(size: CatalogSize, true_per_content: float, floor: float, rng) -> t
     Unrelated pairs below U are left out: every threshold here is solved above it.
     """
     true = TRUE.rvs(rng.poisson(size.n_contents * true_per_content), random_state=rng)
-    hard = HARD.rvs(rng.poisson(size.n_contents * size.look_alikes_per_sku), random_state=rng)
+    hard = HARD.rvs(rng.poisson(size.n_contents * size.look_alikes_per_sku / 2), random_state=rng)
     low = max(floor, U)
     n_unrelated = rng.poisson(size.n_comparisons * float(CALIBRATION.unrelated_survival(low)))
     beyond = stats.genpareto.sf(low - U, SHAPE, scale=SCALE)

@@ -66,11 +66,17 @@ def test_a_calibration_is_what_the_job_reads() -> None:
     read = parse_calibration(content)
     _, _, same, hard = pair_labels(held_out)
     assert read.n_true == same.sum() == 60
-    assert read.n_hard_negatives == hard.sum() == 120
+    # Each product and its look-alike count once, by their unedited photos; the crops do not.
+    assert hard.sum() == 120
+    assert read.n_hard_negatives == 60
+    assert read.n_unrelated == content["unrelated"]["n_view_pairs"] // 4
     assert read.match_probability(0.999) > read.match_probability(0.3)
     assert read.true_survival(0.9) > read.hard_negative_survival(0.9)
-    low, high = read.unrelated_survival_interval(0.8)
-    assert low <= read.unrelated_survival(0.8) <= high
+    tail = content["unrelated"]["tail"]
+    interval = tail["interval"]
+    at = len(interval["scores"]) // 3
+    point = float(read.unrelated_survival(interval["scores"][at]))
+    assert interval["low"][at] < point < interval["high"][at]
     before, after = read.unrelated_survival(
         [read.tail.threshold - 1e-4, read.tail.threshold + 1e-4]
     )
