@@ -4,6 +4,12 @@ from pathlib import Path
 from typing import Any
 
 CARD = "MODEL_CARD.md"
+_LABELS = {
+    "int8_folder": "int8, home photos only",
+    "int8_products": "int8, shop photos only",
+    "int8_pairs": "int8, labelled pairs only",
+    "int8_unseen_kinds": "int8, unseen kinds",
+}
 
 _TEXT = """# Model card
 
@@ -78,5 +84,5 @@ def write_card(directory: Path, facts: dict[str, Any]) -> None:
 
 def _row(name: str, figures: dict[str, float]) -> str:
     keys = ("uap", "recall_at_p95", "recall_at_p99", "hard_auc")
-    label = name.replace("int8_unseen_kinds", "unseen kinds").replace("int8_", "only ")
+    label = _LABELS.get(name, name)
     return f"| {label} | " + " | ".join(f"{figures[k]:.3f}" for k in keys) + " |"
