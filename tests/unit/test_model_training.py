@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,9 +19,12 @@ pytest.importorskip("tensorflow")
 
 from dedup_job.errors import ConfigError
 from dedup_job.kernels.model import load_embedder
+from model_training import train
 from model_training.backbone import load_backbone
+from model_training.batches import Batch, Sampler
 from model_training.cli import main
 from model_training.config import ExperimentConfig, NetworkConfig, TrainingConfig
+from model_training.data import Photo, PhotoSet
 from model_training.export import draw_golden, save_keras
 from model_training.network import build_network
 from model_training.train import Progress, Trainer, learning_rate, measure_progress
@@ -55,6 +59,55 @@ def test_a_pause_counts_as_one_slow_step(tmp_path: Path) -> None:
 def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         Trainer(ExperimentConfig.model_validate({"network": TINY}), tmp_path, resume=True)
+
+
+class FakeBatches:
+    """Batches in this process; counts the neighbours it is sent."""
+
+    def __init__(self, photos: PhotoSet, config: ExperimentConfig, seed: int) -> None:
+        self._sampler = Sampler(photos, config, seed)
+        self.events: list[str] = []
+
+    def __enter__(self) -> "FakeBatches":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def draw(self) -> Batch:
+        self.events.append("batch")
+        return self._sampler.draw()
+
+    def set_neighbours(self, neighbours: np.ndarray) -> None:
+        self.events.append("neighbours")
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, ["batch"] * 3), (12, ["neighbours"] + ["batch"] * 3)]
+)
+def test_a_resumed_training_mines_before_its_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, expected: list[str]
+) -> None:
+    settings = {"views": 48, "photos_per_batch": 4, "mine_after_steps": 10}
+    config = ExperimentConfig.model_validate({"network": TINY, "training": settings})
+    trainer = Trainer(config, tmp_path)
+    trainer.progress = Progress(step=step)
+    made: list[FakeBatches] = []
+
+    def make(*arguments: Any) -> FakeBatches:
+        made.append(FakeBatches(*arguments))
+        return made[0]
+
+    monkeypatch.setattr(train, "BatchProcess", make)
+    train.run_training(trainer, photos_in_memory(8))
+    assert made[0].events == expected
+
+
+def photos_in_memory(n: int) -> PhotoSet:
+    photos = [Photo(Path(f"{i}.jpg"), "folder", f"{i}", f"{i}", f"{i}", False) for i in range(n)]
+    pixels = [draw_garment(i, (64, 48)) for i in range(n)]
+    masks = [np.full((64, 48), 255, np.uint8) for _ in range(n)]
+    return PhotoSet(photos, pixels, masks, np.ones(n, bool))
 
 
 def test_golden_pictures_are_the_same_everywhere() -> None:
