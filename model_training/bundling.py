@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from model_training.export import (
     write_golden,
 )
 from model_training.network import build_network, raw_model
+from model_training.outputs import check_out, put_in_place, staging_of
 from model_training.train import CHECKPOINT, embed_with
 
 _N_REPRESENTATIVE = 320
@@ -71,10 +71,8 @@ def load_trained(run_dir: Path) -> TrainedNetwork:
     with np.load(path, allow_pickle=False) as state:
         meta = json.loads(str(state["meta"]))
         config = ExperimentConfig.model_validate(meta["config"])
-        settings = config.network.model_copy(
-            update={"freeze_until": "", "backbone_weights": "none"}
-        )
-        model = build_network(settings, training=False)
+        # `backbone_weights` decides the layers and `freeze_until` which norms keep their statistics.
+        model = build_network(config.network, training=False)
         for i, variable in enumerate(model.weights):
             variable.assign(state[f"average_{i}"])
     return TrainedNetwork(model, config, meta["progress"])
@@ -84,11 +82,15 @@ def settle_batch_norms(trained: TrainedNetwork, photos: PhotoSet) -> None:
     """Replace the moving statistics by means over random batches.
 
     Training batches are clusters of look-alikes, so their statistics are of no catalog; and the
-    averaged weights never saw a batch themselves.
+    averaged weights never saw a batch themselves. Frozen norms keep theirs: training used them.
     """
     import keras
 
-    norms = [x for x in trained.model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    norms = [
+        layer
+        for layer in trained.model.layers
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    ]
     drops = [x for x in trained.model.layers if isinstance(x, keras.layers.Dropout)]
     saved = [norm.momentum for norm in norms], [drop.rate for drop in drops]
     for drop in drops:
@@ -124,13 +126,13 @@ def export_bundle(
         max_int8_loss: uAP that int8 may cost on the held-out products.
 
     Raises:
+        ConfigError: `out` cannot be replaced, see `outputs.check_out`.
         DedupError: int8 costs more than `max_int8_loss` against the float network.
     """
+    out = check_out(out)
     trained = load_trained(run_dir)
     settle_batch_norms(trained, training)
-    staging = out.with_name(out.name + ".staging")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    staging = staging_of(out)
     embedder = convert_to_int8(raw_model(trained.model), _representative(trained.config, training))
     (staging / EMBEDDER).write_bytes(embedder)
     quality = _measure_quality(trained, embedder, held_out)
@@ -142,7 +144,7 @@ def export_bundle(
     write_card(staging, facts)
     manifest = _write_manifest(staging, trained.config, facts)
     load_embedder(staging)
-    _replace(staging, out)
+    put_in_place(staging, out)
     return manifest
 
 
@@ -282,12 +284,3 @@ def _write_manifest(directory: Path, config: ExperimentConfig, facts: dict[str, 
         blur_sigma_px=network.blur_sigma_px,
         facts=facts,
     )
-
-
-def _replace(staging: Path, out: Path) -> None:
-    old = out.with_name(out.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    staging.rename(out)
-    shutil.rmtree(old, ignore_errors=True)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 COMMAND_FILE = "command.txt"
+# What only the [train] extra brings.
+_EXTRA = ("keras", "tensorflow")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,9 +29,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except DedupError as error:
-        print(f"model-training: {error}", file=sys.stderr)
-        return error.exit_code
+        return _complain(error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in _EXTRA:
+            raise
+        return _complain(
+            ConfigError(f"{package} is not installed: pip install 'catalog-dedup[train]'")
+        )
     return 0
+
+
+def _complain(error: DedupError) -> int:
+    print(f"model-training: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def run_and_exit() -> None:
@@ -89,16 +102,15 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> None:
     from model_training.config import load_config, with_backbone
     from model_training.evaluate import build_validation, score_validation
+    from model_training.outputs import prepare_run_dir
     from model_training.sources import read_sources, split
-    from model_training.train import Trainer, run_training
+    from model_training.train import CHECKPOINT, Trainer, run_training
 
-    run_dir = options.run_dir or (options.out and options.out.with_name(options.out.name + ".run"))
-    if run_dir is None:
-        raise ConfigError("train needs --out BUNDLE, or --run-dir to train without exporting")
+    run_dir = _run_dir(options)
     config = with_backbone(load_config(options.config), options.backbone_weights)
     finish_at = _clock(options.finish_at)
+    prepare_run_dir(run_dir, CHECKPOINT, resume=options.resume)
     training, held_out = split(read_sources(options))
-    run_dir.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(config, run_dir, resume=options.resume)
     if not options.resume:
         (run_dir / COMMAND_FILE).write_text(options.command_line + "\n", encoding="utf-8")
@@ -114,9 +126,22 @@ def _train(options: argparse.Namespace) -> None:
         _export_run(run_dir, training, held_out, options)
 
 
+def _run_dir(options: argparse.Namespace) -> Path:
+    from model_training.outputs import check_out
+
+    if options.out is None and options.run_dir is None:
+        raise ConfigError("train needs --out BUNDLE, or --run-dir to train without exporting")
+    if options.out:
+        options.out = check_out(options.out)
+    run_dir: Path = options.run_dir or options.out.with_name(options.out.name + ".run")
+    return run_dir
+
+
 def _export(options: argparse.Namespace) -> None:
+    from model_training.outputs import check_out
     from model_training.sources import read_sources, split
 
+    options.out = check_out(options.out)
     training, held_out = split(read_sources(options))
     _export_run(options.run_dir, training, held_out, options)
 

@@ -22,6 +22,7 @@ from dedup_job.kernels.model import load_embedder
 from model_training import train
 from model_training.backbone import load_backbone
 from model_training.batches import Batch, Sampler
+from model_training.bundling import load_trained, settle_batch_norms
 from model_training.cli import main
 from model_training.config import ExperimentConfig, NetworkConfig, TrainingConfig
 from model_training.data import Photo, PhotoSet
@@ -101,6 +102,26 @@ def test_a_resumed_training_mines_before_its_first_step(
     monkeypatch.setattr(train, "BatchProcess", make)
     train.run_training(trainer, photos_in_memory(8))
     assert made[0].events == expected
+
+
+def test_a_run_from_published_weights_is_read_back_with_its_frozen_norms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "load_backbone", lambda model, config: 0)
+    network = {**TINY, "backbone_weights": "imagenet", "freeze_until": "conv3_block4_out"}
+    raw = {"network": network, "training": {"photos_per_batch": 4}}
+    trainer = Trainer(ExperimentConfig.model_validate(raw), tmp_path)
+    frozen = trainer.average.get_layer("conv3_block2_1_bn").moving_mean
+    frozen.assign(np.full(frozen.shape, 0.25))
+    trainer.save()
+    trained = load_trained(tmp_path)
+    photos = draw_golden(32)
+    assert np.allclose(train.embed_with(trained.model, photos), trainer.embed(photos), atol=1e-5)
+    free = trained.model.get_layer("conv4_block2_1_bn").moving_mean.numpy()
+    settle_batch_norms(trained, photos_in_memory(8))
+    settled = trained.model.get_layer("conv3_block2_1_bn").moving_mean.numpy()
+    assert np.array_equal(settled, np.full(settled.shape, 0.25, np.float32))
+    assert not np.allclose(trained.model.get_layer("conv4_block2_1_bn").moving_mean.numpy(), free)
 
 
 def photos_in_memory(n: int) -> PhotoSet:
