@@ -26,7 +26,7 @@ from model_training.batches import Sampler
 from model_training.calibrate import calibrate
 from model_training.card import write_card
 from model_training.config import ExperimentConfig, NetworkConfig
-from model_training.data import Photo, PhotoSet, fingerprint
+from model_training.data import PhotoSet, fingerprint
 from model_training.evaluate import (
     ValidationSet,
     build_validation,
@@ -43,6 +43,7 @@ from model_training.export import (
 )
 from model_training.network import build_network, raw_model
 from model_training.outputs import check_out, put_in_place, staging_of
+from model_training.sources import held_out_of
 from model_training.train import CHECKPOINT, embed_with
 
 _N_REPRESENTATIVE = 320
@@ -150,13 +151,13 @@ def export_bundle(
 
 def calibration_set(held_out: PhotoSet, config: ExperimentConfig) -> ValidationSet:
     """The views a calibration is measured on: other draws than the validation's."""
-    return build_validation(held_out.photos, config.network, seed=_CALIBRATION_SEED)
+    return build_validation(held_out, config.network, seed=_CALIBRATION_SEED)
 
 
 def recalibrate_bundle(bundle: Path, photos: PhotoSet) -> None:
     """Measure `calibration.json` of a bundle on the held-out photos, and write its manifest anew."""
     manifest = read_manifest(bundle)
-    held_out = _held_out(photos)
+    held_out = held_out_of(photos)
     network = NetworkConfig(input_px=manifest.input_px, blur_sigma_px=manifest.blur_sigma_px)
     views = build_validation(held_out, network, seed=_CALIBRATION_SEED)
     content = calibrate(load_embedder(bundle).embed(views.views), views, manifest.model_id)
@@ -177,7 +178,7 @@ def evaluate_bundle(bundle: Path, photos: PhotoSet) -> dict[str, Any]:
     """Figures of a bundle's int8 embedder on the held-out photos: overall, by source, by edit."""
     embedder = load_embedder(bundle)
     manifest = embedder.manifest
-    held_out = _held_out(photos)
+    held_out = held_out_of(photos, min_families=1)
     network = NetworkConfig(input_px=manifest.input_px, blur_sigma_px=manifest.blur_sigma_px)
     result: dict[str, Any] = {"model_id": manifest.model_id}
     for name, unseen in (("trained_kinds", False), ("unseen_kinds", True)):
@@ -189,13 +190,6 @@ def evaluate_bundle(bundle: Path, photos: PhotoSet) -> dict[str, Any]:
             "by_kind": recall_by_edit(vectors, views),
         }
     return result
-
-
-def _held_out(photos: PhotoSet) -> list[Photo]:
-    held_out = [photo for photo in photos.photos if photo.held_out]
-    if len(held_out) < 2:
-        raise ConfigError(f"{len(held_out)} held-out photos are too few (need 2)")
-    return held_out
 
 
 def _random_batches(config: ExperimentConfig) -> ExperimentConfig:
@@ -214,9 +208,9 @@ def _representative(config: ExperimentConfig, photos: PhotoSet) -> Pixels:
 def _measure_quality(
     trained: TrainedNetwork, embedder: bytes, held_out: PhotoSet
 ) -> dict[str, dict[str, float]]:
-    validation = build_validation(held_out.photos, trained.config.network)
+    validation = build_validation(held_out, trained.config.network)
     vectors = run_int8(embedder, validation.views)
-    unseen = build_validation(held_out.photos, trained.config.network, held_out_kinds=True)
+    unseen = build_validation(held_out, trained.config.network, held_out_kinds=True)
     return {
         "float32": score_validation(embed_with(trained.model, validation.views), validation),
         "int8": score_validation(vectors, validation),

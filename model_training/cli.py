@@ -103,18 +103,17 @@ def _train(options: argparse.Namespace) -> None:
     from model_training.config import load_config, with_backbone
     from model_training.evaluate import build_validation, score_validation
     from model_training.outputs import prepare_run_dir
-    from model_training.sources import read_sources, split
     from model_training.train import CHECKPOINT, Trainer, run_training
 
     run_dir = _run_dir(options)
     config = with_backbone(load_config(options.config), options.backbone_weights)
     finish_at = _clock(options.finish_at)
     prepare_run_dir(run_dir, CHECKPOINT, resume=options.resume)
-    training, held_out = split(read_sources(options))
+    training, held_out = _read_split(options)
     trainer = Trainer(config, run_dir, resume=options.resume)
     if not options.resume:
         (run_dir / COMMAND_FILE).write_text(options.command_line + "\n", encoding="utf-8")
-    validation = build_validation(held_out.photos, config.network)
+    validation = build_validation(held_out, config.network)
     run_training(
         trainer,
         training,
@@ -139,11 +138,25 @@ def _run_dir(options: argparse.Namespace) -> Path:
 
 def _export(options: argparse.Namespace) -> None:
     from model_training.outputs import check_out
-    from model_training.sources import read_sources, split
 
     options.out = check_out(options.out)
-    training, held_out = split(read_sources(options))
+    training, held_out = _read_split(options)
     _export_run(options.run_dir, training, held_out, options)
+
+
+def _read_split(options: argparse.Namespace) -> tuple["PhotoSet", "PhotoSet"]:
+    from model_training.sources import count_crossing, read_sources, split
+
+    photos = read_sources(options)
+    training, held_out = split(photos)
+    n_crossing = count_crossing(photos)
+    if n_crossing:
+        # Not on stdout: an export answers in JSON there.
+        print(
+            f"{n_crossing} dissimilar pairs join a training and a held-out product: not used",
+            file=sys.stderr,
+        )
+    return training, held_out
 
 
 def _export_run(

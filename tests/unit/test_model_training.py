@@ -201,7 +201,7 @@ def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert error.count("\n") == 1 and "no training data" in error
 
 
-def write_pairs(folder: Path, n_products: int = 40) -> list[str]:
+def write_pairs(folder: Path, n_products: int = 80) -> list[str]:
     lines = ["image_a,image_b,label"]
     for i in range(n_products):
         photo = draw_garment(i, (80, 60))
