@@ -2,7 +2,8 @@
 
 import importlib.metadata
 import json
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ def export_bundle(
     *,
     command: str,
     max_int8_loss: float = MAX_INT8_LOSS_UAP,
+    data_note: str = "",
 ) -> Manifest:
     """Export, calibrate and describe a run; `out` is replaced only by a complete bundle.
 
@@ -125,6 +127,7 @@ def export_bundle(
         out: bundle directory.
         command: how the model was trained, for the model card.
         max_int8_loss: uAP that int8 may cost on the held-out products.
+        data_note: origin and licences of the photos, for the model card, in place of the run's own.
 
     Raises:
         ConfigError: `out` cannot be replaced, see `outputs.check_out`.
@@ -132,6 +135,9 @@ def export_bundle(
     """
     out = check_out(out)
     trained = load_trained(run_dir)
+    if data_note:
+        config = trained.config.model_copy(update={"data_note": data_note})
+        trained = replace(trained, config=config)
     settle_batch_norms(trained, training)
     staging = staging_of(out)
     embedder = convert_to_int8(raw_model(trained.model), _representative(trained.config, training))
@@ -262,6 +268,7 @@ def _facts(
             "config_fingerprint": trained.config.fingerprint(),
             "data_sha256": fingerprint(training.photos),
             "n_photos": len(training),
+            "sources": dict(Counter(photo.source for photo in training.photos)),
             "n_held_out_photos": len(held_out),
             **trained.progress,
         },

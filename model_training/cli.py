@@ -94,7 +94,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photos", type=Path, help="folder of photos without labels")
     parser.add_argument("--products", type=Path, help="table: image, sku, style")
     parser.add_argument("--image-root", type=Path, help="base of the tables' image paths")
-    parser.add_argument("--config", type=Path, help="experiment (YAML)")
+    parser.add_argument(
+        "--config", type=Path, help="experiment (YAML); an export takes its data_note only"
+    )
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "catalog-dedup"
     parser.add_argument("--cache-dir", type=Path, default=cache, help="decoded photos")
 
@@ -163,9 +165,11 @@ def _export_run(
     run_dir: Path, training: "PhotoSet", held_out: "PhotoSet", options: argparse.Namespace
 ) -> None:
     from model_training.bundling import export_bundle
+    from model_training.config import load_config
 
     path = run_dir / COMMAND_FILE
     command = path.read_text(encoding="utf-8").strip() if path.is_file() else "unknown"
+    data_note = load_config(options.config).data_note
     manifest = export_bundle(
         run_dir,
         training,
@@ -173,6 +177,7 @@ def _export_run(
         options.out,
         command=command,
         max_int8_loss=options.max_int8_loss,
+        data_note=data_note,
     )
     facts = {"bundle": str(options.out), "model_id": manifest.model_id, **manifest.raw["quality"]}
     print(json.dumps(facts, indent=1))

@@ -88,9 +88,9 @@ def build_validation(
                 photo.family, kind, photo.source,
             ))  # fmt: skip
     columns = list(zip(*rows, strict=True))
-    return ValidationSet(
-        np.stack(columns[0]), *(np.array(c) for c in columns[1:]), rivals=product_rivals(held_out)
-    )
+    identity, product, family, edits, source = (np.array(column) for column in columns[1:])
+    rivals = product_rivals(held_out)
+    return ValidationSet(np.stack(columns[0]), identity, product, family, edits, source, rivals)
 
 
 def product_rivals(photos: PhotoSet) -> frozenset[tuple[str, str]]:

@@ -244,3 +244,7 @@ def test_pairs_become_a_bundle_even_after_a_kill(tmp_path: Path) -> None:
     vectors = embedder.embed(draw_golden(32))
     assert vectors.shape == (6, 16)
     assert embedder.manifest.raw["training"]["views"] == 800
+    card = (bundle / "MODEL_CARD.md").read_text()
+    assert "from scratch: no pretrained weights" in card
+    assert "photos of labelled pairs: similar ones attract" in card
+    assert "State here where the photos come from and under which licences." in card
