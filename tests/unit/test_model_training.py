@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dedup_job.kernels.model import load_embedder
 from model_training import train
 from model_training.backbone import load_backbone
 from model_training.batches import Batch, Sampler
-from model_training.bundling import load_trained, settle_batch_norms
+from model_training.bundling import export_bundle, load_trained, settle_batch_norms
 from model_training.cli import main
 from model_training.config import ExperimentConfig, NetworkConfig, TrainingConfig
 from model_training.data import Photo, PhotoSet
@@ -122,6 +123,30 @@ def test_a_run_from_published_weights_is_read_back_with_its_frozen_norms(
     settled = trained.model.get_layer("conv3_block2_1_bn").moving_mean.numpy()
     assert np.array_equal(settled, np.full(settled.shape, 0.25, np.float32))
     assert not np.allclose(trained.model.get_layer("conv4_block2_1_bn").moving_mean.numpy(), free)
+
+
+@pytest.mark.training
+def test_a_run_from_published_weights_becomes_a_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "load_backbone", lambda model, config: 0)
+    network = {**TINY, "backbone_weights": "imagenet", "freeze_until": "conv3_block4_out"}
+    raw = {"network": network, "training": {"photos_per_batch": 4}}
+    Trainer(ExperimentConfig.model_validate(raw), tmp_path).save()
+    photos = photos_in_memory(12)
+    for i, photo in enumerate(photos.photos):
+        photos.photos[i] = replace(photo, path=tmp_path / photo.path)
+        cv2.imwrite(str(tmp_path / photo.path), photos.pixels[i][:, :, ::-1])
+    manifest = export_bundle(
+        tmp_path, photos, photos, tmp_path / "bundle", command="x", max_int8_loss=1.0,
+        data_note="Photos of our own studio.",
+    )  # fmt: skip
+    assert manifest.raw["training"]["sources"] == {"folder": 12}
+    vectors = load_embedder(tmp_path / "bundle").embed(draw_golden(32))
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert "starting from ResNet50 weights (imagenet)" in card
+    assert "Photos of our own studio." in card
 
 
 def photos_in_memory(n: int) -> PhotoSet:
