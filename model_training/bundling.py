@@ -84,15 +84,12 @@ def settle_batch_norms(trained: TrainedNetwork, photos: PhotoSet) -> None:
     """Replace the moving statistics by means over random batches.
 
     Training batches are clusters of look-alikes, so their statistics are of no catalog; and the
-    averaged weights never saw a batch themselves. Frozen norms keep theirs: training used them.
+    averaged weights never saw a batch themselves. Frozen norms keep theirs (Keras
+    runs them in inference mode always), as training used them.
     """
     import keras
 
-    norms = [
-        layer
-        for layer in trained.model.layers
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-    ]
+    norms = [x for x in trained.model.layers if isinstance(x, keras.layers.BatchNormalization)]
     drops = [x for x in trained.model.layers if isinstance(x, keras.layers.Dropout)]
     saved = [norm.momentum for norm in norms], [drop.rate for drop in drops]
     for drop in drops:
