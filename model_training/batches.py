@@ -87,7 +87,8 @@ class Sampler:
     def _cluster(self, seed: int) -> list[int]:
         """The seed and its hardest company: labelled positives and negatives, then mined ones."""
         photo, rng = self._photos.photos[seed], self._rng
-        company = [r for r in self._identities[photo.identity] if r != seed][:1]
+        same = [r for r in self._identities[photo.identity] if r != seed]
+        company = self._shuffled(same)[:1]
         company += [int(r) for r in self._shuffled(self._photos.dissimilar.get(seed, []))[:2]]
         family = [
             r for r in self._families[photo.family] if self._product[r] != self._product[seed]

@@ -2,8 +2,8 @@
 
 import importlib.metadata
 import json
-import shutil
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from model_training.batches import Sampler
 from model_training.calibrate import calibrate
 from model_training.card import write_card
 from model_training.config import ExperimentConfig, NetworkConfig
-from model_training.data import Photo, PhotoSet, fingerprint
+from model_training.data import PhotoSet, fingerprint
 from model_training.evaluate import (
     ValidationSet,
     build_validation,
@@ -43,6 +43,8 @@ from model_training.export import (
     write_golden,
 )
 from model_training.network import build_network, raw_model
+from model_training.outputs import check_out, put_in_place, staging_of
+from model_training.sources import held_out_of
 from model_training.train import CHECKPOINT, embed_with
 
 _N_REPRESENTATIVE = 320
@@ -71,10 +73,8 @@ def load_trained(run_dir: Path) -> TrainedNetwork:
     with np.load(path, allow_pickle=False) as state:
         meta = json.loads(str(state["meta"]))
         config = ExperimentConfig.model_validate(meta["config"])
-        settings = config.network.model_copy(
-            update={"freeze_until": "", "backbone_weights": "none"}
-        )
-        model = build_network(settings, training=False)
+        # `backbone_weights` decides the layers and `freeze_until` which norms keep their statistics.
+        model = build_network(config.network, training=False)
         for i, variable in enumerate(model.weights):
             variable.assign(state[f"average_{i}"])
     return TrainedNetwork(model, config, meta["progress"])
@@ -84,7 +84,8 @@ def settle_batch_norms(trained: TrainedNetwork, photos: PhotoSet) -> None:
     """Replace the moving statistics by means over random batches.
 
     Training batches are clusters of look-alikes, so their statistics are of no catalog; and the
-    averaged weights never saw a batch themselves.
+    averaged weights never saw a batch themselves. Frozen norms keep theirs (Keras
+    runs them in inference mode always), as training used them.
     """
     import keras
 
@@ -112,6 +113,7 @@ def export_bundle(
     *,
     command: str,
     max_int8_loss: float = MAX_INT8_LOSS_UAP,
+    data_note: str = "",
 ) -> Manifest:
     """Export, calibrate and describe a run; `out` is replaced only by a complete bundle.
 
@@ -122,15 +124,19 @@ def export_bundle(
         out: bundle directory.
         command: how the model was trained, for the model card.
         max_int8_loss: uAP that int8 may cost on the held-out products.
+        data_note: origin and licences of the photos, for the model card, in place of the run's own.
 
     Raises:
+        ConfigError: `out` cannot be replaced, see `outputs.check_out`.
         DedupError: int8 costs more than `max_int8_loss` against the float network.
     """
+    out = check_out(out)
     trained = load_trained(run_dir)
+    if data_note:
+        config = trained.config.model_copy(update={"data_note": data_note})
+        trained = replace(trained, config=config)
     settle_batch_norms(trained, training)
-    staging = out.with_name(out.name + ".staging")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    staging = staging_of(out)
     embedder = convert_to_int8(raw_model(trained.model), _representative(trained.config, training))
     (staging / EMBEDDER).write_bytes(embedder)
     quality = _measure_quality(trained, embedder, held_out)
@@ -142,19 +148,19 @@ def export_bundle(
     write_card(staging, facts)
     manifest = _write_manifest(staging, trained.config, facts)
     load_embedder(staging)
-    _replace(staging, out)
+    put_in_place(staging, out)
     return manifest
 
 
 def calibration_set(held_out: PhotoSet, config: ExperimentConfig) -> ValidationSet:
     """The views a calibration is measured on: other draws than the validation's."""
-    return build_validation(held_out.photos, config.network, seed=_CALIBRATION_SEED)
+    return build_validation(held_out, config.network, seed=_CALIBRATION_SEED)
 
 
 def recalibrate_bundle(bundle: Path, photos: PhotoSet) -> None:
     """Measure `calibration.json` of a bundle on the held-out photos, and write its manifest anew."""
     manifest = read_manifest(bundle)
-    held_out = _held_out(photos)
+    held_out = held_out_of(photos)
     network = NetworkConfig(input_px=manifest.input_px, blur_sigma_px=manifest.blur_sigma_px)
     views = build_validation(held_out, network, seed=_CALIBRATION_SEED)
     content = calibrate(load_embedder(bundle).embed(views.views), views, manifest.model_id)
@@ -175,7 +181,7 @@ def evaluate_bundle(bundle: Path, photos: PhotoSet) -> dict[str, Any]:
     """Figures of a bundle's int8 embedder on the held-out photos: overall, by source, by edit."""
     embedder = load_embedder(bundle)
     manifest = embedder.manifest
-    held_out = _held_out(photos)
+    held_out = held_out_of(photos, min_families=1)
     network = NetworkConfig(input_px=manifest.input_px, blur_sigma_px=manifest.blur_sigma_px)
     result: dict[str, Any] = {"model_id": manifest.model_id}
     for name, unseen in (("trained_kinds", False), ("unseen_kinds", True)):
@@ -187,13 +193,6 @@ def evaluate_bundle(bundle: Path, photos: PhotoSet) -> dict[str, Any]:
             "by_kind": recall_by_edit(vectors, views),
         }
     return result
-
-
-def _held_out(photos: PhotoSet) -> list[Photo]:
-    held_out = [photo for photo in photos.photos if photo.held_out]
-    if len(held_out) < 2:
-        raise ConfigError(f"{len(held_out)} held-out photos are too few (need 2)")
-    return held_out
 
 
 def _random_batches(config: ExperimentConfig) -> ExperimentConfig:
@@ -212,9 +211,9 @@ def _representative(config: ExperimentConfig, photos: PhotoSet) -> Pixels:
 def _measure_quality(
     trained: TrainedNetwork, embedder: bytes, held_out: PhotoSet
 ) -> dict[str, dict[str, float]]:
-    validation = build_validation(held_out.photos, trained.config.network)
+    validation = build_validation(held_out, trained.config.network)
     vectors = run_int8(embedder, validation.views)
-    unseen = build_validation(held_out.photos, trained.config.network, held_out_kinds=True)
+    unseen = build_validation(held_out, trained.config.network, held_out_kinds=True)
     return {
         "float32": score_validation(embed_with(trained.model, validation.views), validation),
         "int8": score_validation(vectors, validation),
@@ -266,6 +265,7 @@ def _facts(
             "config_fingerprint": trained.config.fingerprint(),
             "data_sha256": fingerprint(training.photos),
             "n_photos": len(training),
+            "sources": dict(Counter(photo.source for photo in training.photos)),
             "n_held_out_photos": len(held_out),
             **trained.progress,
         },
@@ -282,12 +282,3 @@ def _write_manifest(directory: Path, config: ExperimentConfig, facts: dict[str, 
         blur_sigma_px=network.blur_sigma_px,
         facts=facts,
     )
-
-
-def _replace(staging: Path, out: Path) -> None:
-    old = out.with_name(out.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    staging.rename(out)
-    shutil.rmtree(old, ignore_errors=True)

@@ -1,11 +1,12 @@
 """What a cosine means, measured on held-out products: writes `calibration.json`.
 
 Three kinds of held-out pairs are ranked with the int8 embedder, through the job's own decode path:
-true pairs (a photo and its edits), hard negatives (self-made other products and real colourways,
-each pair of products by its most similar unedited photos, as the job sees them) and unrelated pairs
-(photos of different families). Beyond what can be counted, the unrelated pairs
-follow a generalised Pareto distribution (Coles 2001, chapter 4: peaks over threshold), with limits
-from a bootstrap over products, because pairs of one photo are not independent.
+true pairs (a photo and its edits), hard negatives (self-made other products, real colourways and
+products labelled dissimilar, each pair of products by its most similar unedited photos, as the job
+sees them) and unrelated pairs (photos of different families). Beyond what can be counted, the
+unrelated pairs follow a generalised Pareto distribution (Coles 2001, chapter 4: peaks over
+threshold), with limits from a bootstrap over products, because pairs of one photo are not
+independent.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
+from dedup_job.errors import ConfigError
 from dedup_job.kernels.calibration import CALIBRATION_FORMAT, calibration_id_of, parse_calibration
 from model_training.evaluate import ValidationSet, pair_labels
 
@@ -66,6 +68,9 @@ def calibrate(vectors: np.ndarray, held_out: ValidationSet, model_id: str) -> di
 
     Returns:
         The content of `calibration.json`.
+
+    Raises:
+        ConfigError: no two held-out products are unrelated.
     """
     a, b, same, hard = pair_labels(held_out)
     cosine = (vectors @ vectors.T)[a, b]
@@ -128,6 +133,8 @@ def unrelated_by_source(
         keep = ~related & within[a] & within[b]
         if keep.sum() >= 100:
             pairs.append(chosen(keep))
+    if not pairs and related.all():
+        raise ConfigError("no two held-out products are unrelated; give photos of more products")
     return pairs or [chosen(~related)]
 
 

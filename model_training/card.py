@@ -25,15 +25,13 @@ weights as float16.
 
 ## Training
 
-{n_photos} photos, {views} views, {hours:.1f} hours of computing on two CPU cores, from scratch:
-no pretrained weights. Command:
+{n_photos} photos, {views} views, {hours:.1f} hours of computing, {weights}. Command:
 
 ```
 {command}
 ```
 
-Identities are self-made: two edits of a photo attract; two views of the same photo whose garment was
-turned into another product repel. Shop photos bring their real colourways.
+{identities}
 
 ## Quality on held-out products (int8, through the job's decode path)
 
@@ -41,25 +39,30 @@ turned into another product repel. Shop photos bring their real colourways.
 |---|---|---|---|---|
 {rows}
 
-Held-out: {n_held_out} photos of products (and shop styles) that training never saw. "Unseen kinds" are
-edits and a look-alike generator that training never used.
+Held-out: {n_held_out} photos of products that training never saw. "Unseen kinds" are edits and a
+look-alike generator that training never used.
 
 ## Data and licences
 
-- Clothing photos of clothing-dataset-small (Alexey Grigorev and contributors), CC0 1.0.
-- Shop photos of the Magento Luma sample data, AFL-3.0 / OSL-3.0.
+{data_note}
 
 The bundle holds no photo: the golden pictures are drawn.
 
 ## Limits
 
-- Trained on clothing, shoes and accessories; other goods were never seen.
+- Goods unlike those of the training photos were never seen.
 - Another view of a product (back, detail) is not a duplicate for this model.
-- A change of less than about 1 % of the photo, such as a small logo, is often not seen.
+- A change of a small part of the photo, such as a small logo, is often not seen.
 - Photos of one model in one pose on white are alike: expect a higher threshold for such shops. The
   job solves it from the calibration.
 - Edits that training never saw cost recall (last row of the table).
 """
+_NO_DATA_NOTE = "State here where the photos come from and under which licences."
+_IDENTITIES = {
+    "folder": "{n} photos without labels are a product each.",
+    "products": "{n} photos of a product table bring the other colours of their styles as negatives.",
+    "pairs": "{n} photos of labelled pairs: similar ones attract, dissimilar ones repel.",
+}
 
 
 def write_card(directory: Path, facts: dict[str, Any]) -> None:
@@ -74,12 +77,31 @@ def write_card(directory: Path, facts: dict[str, Any]) -> None:
         attention=f"{' and '.join(on)} attention after stages {stages}" if on else "no attention",
         n_photos=training["n_photos"],
         views=training["views"],
+        weights=_weights(network["backbone_weights"]),
+        identities=_identities(training["sources"]),
+        data_note=training["config"]["data_note"].strip() or _NO_DATA_NOTE,
         hours=training["spent_s"] / 3600,
         command=training["command"],
         n_held_out=training["n_held_out_photos"],
         rows="\n".join(_row(name, figures) for name, figures in facts["quality"].items()),
     )
     (directory / CARD).write_text(text, encoding="utf-8")
+
+
+def _weights(loaded: str) -> str:
+    if loaded == "none":
+        return "from scratch: no pretrained weights"
+    # The name only: a path of the machine it was trained on is nobody's business.
+    return f"starting from ResNet50 weights ({Path(loaded).name})"
+
+
+def _identities(n_by_source: dict[str, int]) -> str:
+    lines = [
+        "Of every photo two edits attract, and repel two views of it whose garment was turned into "
+        "another product.",
+        *(_IDENTITIES[source].format(n=n) for source, n in sorted(n_by_source.items())),
+    ]
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _row(name: str, figures: dict[str, float]) -> str:

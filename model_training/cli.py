@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 COMMAND_FILE = "command.txt"
+# What only the [train] extra brings.
+_EXTRA = ("keras", "tensorflow")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,9 +29,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except DedupError as error:
-        print(f"model-training: {error}", file=sys.stderr)
-        return error.exit_code
+        return _complain(error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in _EXTRA:
+            raise
+        return _complain(
+            ConfigError(f"{package} is not installed: pip install 'catalog-dedup[train]'")
+        )
     return 0
+
+
+def _complain(error: DedupError) -> int:
+    print(f"model-training: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def run_and_exit() -> None:
@@ -81,7 +94,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photos", type=Path, help="folder of photos without labels")
     parser.add_argument("--products", type=Path, help="table: image, sku, style")
     parser.add_argument("--image-root", type=Path, help="base of the tables' image paths")
-    parser.add_argument("--config", type=Path, help="experiment (YAML)")
+    parser.add_argument(
+        "--config", type=Path, help="experiment (YAML); an export takes its data_note only"
+    )
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "catalog-dedup"
     parser.add_argument("--cache-dir", type=Path, default=cache, help="decoded photos")
 
@@ -89,20 +104,18 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> None:
     from model_training.config import load_config, with_backbone
     from model_training.evaluate import build_validation, score_validation
-    from model_training.sources import read_sources, split
-    from model_training.train import Trainer, run_training
+    from model_training.outputs import prepare_run_dir
+    from model_training.train import CHECKPOINT, Trainer, run_training
 
-    run_dir = options.run_dir or (options.out and options.out.with_name(options.out.name + ".run"))
-    if run_dir is None:
-        raise ConfigError("train needs --out BUNDLE, or --run-dir to train without exporting")
+    run_dir = _run_dir(options)
     config = with_backbone(load_config(options.config), options.backbone_weights)
     finish_at = _clock(options.finish_at)
-    training, held_out = split(read_sources(options))
-    run_dir.mkdir(parents=True, exist_ok=True)
+    prepare_run_dir(run_dir, CHECKPOINT, resume=options.resume)
+    training, held_out = _read_split(options)
     trainer = Trainer(config, run_dir, resume=options.resume)
     if not options.resume:
         (run_dir / COMMAND_FILE).write_text(options.command_line + "\n", encoding="utf-8")
-    validation = build_validation(held_out.photos, config.network)
+    validation = build_validation(held_out, config.network)
     run_training(
         trainer,
         training,
@@ -114,20 +127,49 @@ def _train(options: argparse.Namespace) -> None:
         _export_run(run_dir, training, held_out, options)
 
 
-def _export(options: argparse.Namespace) -> None:
-    from model_training.sources import read_sources, split
+def _run_dir(options: argparse.Namespace) -> Path:
+    from model_training.outputs import check_out
 
-    training, held_out = split(read_sources(options))
+    if options.out is None and options.run_dir is None:
+        raise ConfigError("train needs --out BUNDLE, or --run-dir to train without exporting")
+    if options.out:
+        options.out = check_out(options.out)
+    run_dir: Path = options.run_dir or options.out.with_name(options.out.name + ".run")
+    return run_dir
+
+
+def _export(options: argparse.Namespace) -> None:
+    from model_training.outputs import check_out
+
+    options.out = check_out(options.out)
+    training, held_out = _read_split(options)
     _export_run(options.run_dir, training, held_out, options)
+
+
+def _read_split(options: argparse.Namespace) -> tuple["PhotoSet", "PhotoSet"]:
+    from model_training.sources import count_crossing, read_sources, split
+
+    photos = read_sources(options)
+    training, held_out = split(photos)
+    n_crossing = count_crossing(photos)
+    if n_crossing:
+        # Not on stdout: an export answers in JSON there.
+        print(
+            f"{n_crossing} dissimilar pairs join a training and a held-out product: not used",
+            file=sys.stderr,
+        )
+    return training, held_out
 
 
 def _export_run(
     run_dir: Path, training: "PhotoSet", held_out: "PhotoSet", options: argparse.Namespace
 ) -> None:
     from model_training.bundling import export_bundle
+    from model_training.config import load_config
 
     path = run_dir / COMMAND_FILE
     command = path.read_text(encoding="utf-8").strip() if path.is_file() else "unknown"
+    data_note = load_config(options.config).data_note
     manifest = export_bundle(
         run_dir,
         training,
@@ -135,6 +177,7 @@ def _export_run(
         options.out,
         command=command,
         max_int8_loss=options.max_int8_loss,
+        data_note=data_note,
     )
     facts = {"bundle": str(options.out), "model_id": manifest.model_id, **manifest.raw["quality"]}
     print(json.dumps(facts, indent=1))

@@ -67,15 +67,20 @@ class TrainingConfig(_Section):
 
 
 class ExperimentConfig(_Section):
-    """One experiment, as a file of `configs/` states it."""
+    """One experiment, as a file of `configs/` states it.
+
+    `data_note` tells readers of the model card where the photos come from and their licences.
+    """
 
     network: NetworkConfig = NetworkConfig()
     loss: LossConfig = LossConfig()
     training: TrainingConfig = TrainingConfig()
+    data_note: str = ""
 
     def fingerprint(self) -> str:
-        """SHA-256 (64 hex digits) of every setting."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 (64 hex digits) of every setting that training depends on."""
+        text = self.model_dump_json(exclude={"data_note"})
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_config(path: Path | None) -> ExperimentConfig:

@@ -70,7 +70,9 @@ class PhotoSet:
 
 
 def read_folder(root: Path, held_out_share: float = 0.12) -> list[Photo]:
-    """Every photo under a folder, each its own product, in the order of its path.
+    """Every photo under a folder, each its own product named by its relative path.
+
+    Sorted by path.
 
     Raises:
         ConfigError: no folder, or no photo in it.
@@ -80,12 +82,13 @@ def read_folder(root: Path, held_out_share: float = 0.12) -> list[Photo]:
     paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise ConfigError(f"--photos {root} holds no photo ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return [
-        Photo(
-            path, "folder", path.name, path.name, path.name, is_held_out(path.name, held_out_share)
-        )
-        for path in paths
-    ]
+    photos = []
+    for path in paths:
+        name = path.relative_to(root).as_posix()
+        # By the file's name alone: every folder of one SKU's "front.jpg" goes to the same side.
+        held_out = is_held_out(path.name, held_out_share)
+        photos.append(Photo(path, "folder", name, name, name, held_out))
+    return photos
 
 
 def read_products(table: Path, image_root: Path, held_out_share: float = 0.2) -> list[Photo]:

@@ -1,6 +1,6 @@
 """Figures on held-out products: catalog edits must match, other products must not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from dedup_job.kernels.metrics import (
 )
 from model_training import augment, look_alikes
 from model_training.config import NetworkConfig
-from model_training.data import Photo
+from model_training.data import PhotoSet
 
 # Marks the self-made other product of a photo in its labels.
 _OTHER = "#other"
@@ -31,6 +31,7 @@ class ValidationSet:
         family: (n,) str; equal with another product = hard negative.
         kind: (n,) str; the edits, or `NEG:generator` for a look-alike, plus its edits.
         source: (n,) str; the photo's source.
+        rivals: pairs of products labelled dissimilar, (smaller, larger): hard negatives too.
     """
 
     views: Pixels
@@ -39,26 +40,29 @@ class ValidationSet:
     family: np.ndarray
     kind: np.ndarray
     source: np.ndarray
+    rivals: frozenset[tuple[str, str]] = frozenset()
 
     def take(self, rows: np.ndarray) -> "ValidationSet":
         """Some rows of the set."""
-        return ValidationSet(*(getattr(self, f)[rows] for f in self.__dataclass_fields__))
+        columns = ("views", "identity", "product", "family", "kind", "source")
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
 
 def build_validation(
-    photos: list[Photo], network: NetworkConfig, seed: int = 1, *, held_out_kinds: bool = False
+    held_out: PhotoSet, network: NetworkConfig, seed: int = 1, *, held_out_kinds: bool = False
 ) -> ValidationSet:
     """Make views of held-out photos: the photo, two edits, a look-alike, an edit of the look-alike.
 
     Every edited view is written to JPEG and read by `prepare`, as the job reads it.
 
     Args:
-        photos: held-out photos only.
+        held_out: held-out photos only; its dissimilar pairs become hard negatives.
         network: input size and blur.
         seed: fixes every draw.
         held_out_kinds: use the edits and the generator that training never sees.
     """
     rng = np.random.default_rng(seed)
+    photos = held_out.photos
     rows: list[tuple[Pixels, str, str, str, str, str]] = []
     decoded = [decode(photo.path.read_bytes()) for photo in photos]
     names = tuple(sorted(augment.HELD_OUT)) if held_out_kinds else augment.TRAINED
@@ -84,7 +88,16 @@ def build_validation(
                 photo.family, kind, photo.source,
             ))  # fmt: skip
     columns = list(zip(*rows, strict=True))
-    return ValidationSet(np.stack(columns[0]), *(np.array(c) for c in columns[1:]))
+    identity, product, family, edits, source = (np.array(column) for column in columns[1:])
+    rivals = product_rivals(held_out)
+    return ValidationSet(np.stack(columns[0]), identity, product, family, edits, source, rivals)
+
+
+def product_rivals(photos: PhotoSet) -> frozenset[tuple[str, str]]:
+    """The dissimilar pairs of photos as pairs of products, (smaller, larger)."""
+    product = [photo.product for photo in photos.photos]
+    pairs = [(product[a], product[b]) for a, others in photos.dissimilar.items() for b in others]
+    return frozenset((min(pair), max(pair)) for pair in pairs)
 
 
 def pair_labels(validation: ValidationSet) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -94,7 +107,8 @@ def pair_labels(validation: ValidationSet) -> tuple[np.ndarray, np.ndarray, np.n
     same_product = _equal(validation.product, a, b)
     keep = same | ~same_product
     a, b, same = a[keep], b[keep], same[keep]
-    return a, b, same, ~same & _equal(validation.family, a, b)
+    hard = _equal(validation.family, a, b) | _are_rivals(validation, a, b)
+    return a, b, same, ~same & hard
 
 
 def score_validation(vectors: np.ndarray, validation: ValidationSet) -> dict[str, float]:
@@ -158,6 +172,15 @@ def rank_pairs(score: np.ndarray, same: np.ndarray, hard: np.ndarray) -> dict[st
         "recall_at_p99": recall_at_precision(score, same, 0.99),
         "hard_auc": hard_negative_auc(score[same], score[hard]) if hard.any() else float("nan"),
     }
+
+
+def _are_rivals(validation: ValidationSet, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    names, code = np.unique(validation.product, return_inverse=True)
+    code_of = {str(name): i for i, name in enumerate(names)}
+    known = [(code_of[x], code_of[y]) for x, y in validation.rivals if {x, y} <= code_of.keys()]
+    n = len(names)
+    pair = np.minimum(code[a], code[b]) * n + np.maximum(code[a], code[b])
+    return np.isin(pair, np.array([min(p) * n + max(p) for p in known], np.int64))
 
 
 def _equal(values: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -50,6 +50,7 @@ def build_network(config: NetworkConfig, *, training: bool) -> Any:
                 x = AttentionErasure(
                     config.erasure_probability,
                     config.erasure_fraction,
+                    seed=number,  # each stage erases other photos
                     name=f"stage{number}_erasure",
                 )(x)
     model = keras.Model(photo, _add_head(x, config), name="embedder")

@@ -5,6 +5,11 @@ from pathlib import Path
 
 from dedup_job.errors import ConfigError
 from model_training.data import Photo, PhotoSet, load_photos, read_folder, read_pairs, read_products
+from model_training.evaluate import product_rivals
+
+MIN_TRAINING_PHOTOS = 8
+# The calibration draws families anew for its interval: of fewer it would promise nothing.
+MIN_FAMILIES = 10
 
 
 def read_sources(options: argparse.Namespace) -> PhotoSet:
@@ -28,20 +33,43 @@ def read_sources(options: argparse.Namespace) -> PhotoSet:
     return load_photos(photos, options.cache_dir, dissimilar)
 
 
+def held_out_of(photos: PhotoSet, min_families: int = MIN_FAMILIES) -> PhotoSet:
+    """The held-out photos, enough of them to measure on.
+
+    Raises:
+        ConfigError: fewer than `min_families` families, or hardly any unrelated pair of them.
+    """
+    held_out = _take(photos, [i for i in range(len(photos)) if photos.photos[i].held_out])
+    n_families = len({photo.family for photo in held_out.photos})
+    n_unrelated = n_families * (n_families - 1) // 2 - len(product_rivals(held_out))
+    if n_families < min_families or n_unrelated < min_families - 1:
+        raise ConfigError(
+            f"{n_families} held-out products (styles) with {max(n_unrelated, 0)} unrelated pairs are "
+            f"too few to measure on (need {min_families} and {min_families - 1}); give photos of more "
+            "products: about one in eight is held out"
+        )
+    return held_out
+
+
+def count_crossing(photos: PhotoSet) -> int:
+    """Dissimilar pairs of a training and a held-out product: neither side can use them."""
+    side = [photo.held_out for photo in photos.photos]
+    crossing = sum(side[a] != side[b] for a, others in photos.dissimilar.items() for b in others)
+    return crossing // 2
+
+
 def split(photos: PhotoSet) -> tuple[PhotoSet, PhotoSet]:
     """Training and held-out photos.
 
     Raises:
         ConfigError: one of the two is too small to be of use.
     """
-    rows = range(len(photos))
-    training = _take(photos, [i for i in rows if not photos.photos[i].held_out])
-    held_out = _take(photos, [i for i in rows if photos.photos[i].held_out])
-    if len(training) < 8 or len(held_out) < 2:
+    training = _take(photos, [i for i in range(len(photos)) if not photos.photos[i].held_out])
+    if len(training) < MIN_TRAINING_PHOTOS:
         raise ConfigError(
-            f"{len(training)} training and {len(held_out)} held-out photos are too few (need 8 and 2)"
+            f"{len(training)} training photos are too few (need {MIN_TRAINING_PHOTOS})"
         )
-    return training, held_out
+    return training, held_out_of(photos)
 
 
 def _take(photos: PhotoSet, rows: list[int]) -> PhotoSet:

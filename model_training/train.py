@@ -214,13 +214,16 @@ def run_training(
     originals = _fit_all(photos, trainer.config)
     timer = _Timer(saved=time.monotonic(), validated=trainer.progress.spent_s)
     with BatchProcess(photos, trainer.config, seed) as batches:
+        # A resumed training has lost its neighbours: it mines before its first step.
+        mining_is_due = trainer.progress.step >= config.mine_after_steps
         while True:
             share = measure_progress(trainer.progress, config.views, finish_at, time.time())
             if share >= 1.0:
                 break
-            _train_one(trainer, batches, share, timer, report)
-            if _mining_is_due(trainer.progress.step, config):
+            if mining_is_due:
                 batches.set_neighbours(find_neighbours(trainer.embed(originals), photos))
+            _train_one(trainer, batches, share, timer, report)
+            mining_is_due = _mining_is_due(trainer.progress.step, config)
             if time.monotonic() - timer.saved > config.checkpoint_every_s:
                 trainer.save()
                 timer.saved = time.monotonic()

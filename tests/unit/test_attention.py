@@ -61,6 +61,18 @@ def test_erasure_chooses_photos_by_probability() -> None:
     assert 0.2 < share < 0.4
 
 
+def test_every_stage_erases_other_photos() -> None:
+    model = build_network(TINY.model_copy(update={"attention_stages": (3, 4)}), training=True)
+    stages = [layer for layer in model.layers if isinstance(layer, AttentionErasure)]
+    x = np.random.default_rng(0).uniform(0.1, 1, (200, 4, 4, 2)).astype(np.float32)
+    chosen = []
+    for stage in stages:
+        stage.probability = 0.5
+        chosen.append((np.asarray(stage(x, training=True)) == 0).any(axis=(1, 2, 3)))
+    assert len(chosen) == 2
+    assert 0.3 < (chosen[0] != chosen[1]).mean() < 0.7
+
+
 def test_at_least_one_cell_is_salient() -> None:
     x = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype(np.float32)
     assert np.asarray(salient_cells(x, 0.01)).sum() == 2

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,9 +20,13 @@ pytest.importorskip("tensorflow")
 
 from dedup_job.errors import ConfigError
 from dedup_job.kernels.model import load_embedder
+from model_training import train
 from model_training.backbone import load_backbone
+from model_training.batches import Batch, Sampler
+from model_training.bundling import export_bundle, load_trained, settle_batch_norms
 from model_training.cli import main
 from model_training.config import ExperimentConfig, NetworkConfig, TrainingConfig
+from model_training.data import Photo, PhotoSet
 from model_training.export import draw_golden, save_keras
 from model_training.network import build_network
 from model_training.train import Progress, Trainer, learning_rate, measure_progress
@@ -55,6 +61,99 @@ def test_a_pause_counts_as_one_slow_step(tmp_path: Path) -> None:
 def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         Trainer(ExperimentConfig.model_validate({"network": TINY}), tmp_path, resume=True)
+
+
+class FakeBatches:
+    """Batches in this process; counts the neighbours it is sent."""
+
+    def __init__(self, photos: PhotoSet, config: ExperimentConfig, seed: int) -> None:
+        self._sampler = Sampler(photos, config, seed)
+        self.events: list[str] = []
+
+    def __enter__(self) -> "FakeBatches":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def draw(self) -> Batch:
+        self.events.append("batch")
+        return self._sampler.draw()
+
+    def set_neighbours(self, neighbours: np.ndarray) -> None:
+        self.events.append("neighbours")
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, ["batch"] * 3), (12, ["neighbours"] + ["batch"] * 3)]
+)
+def test_a_resumed_training_mines_before_its_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, expected: list[str]
+) -> None:
+    settings = {"views": 48, "photos_per_batch": 4, "mine_after_steps": 10}
+    config = ExperimentConfig.model_validate({"network": TINY, "training": settings})
+    trainer = Trainer(config, tmp_path)
+    trainer.progress = Progress(step=step)
+    made: list[FakeBatches] = []
+
+    def make(*arguments: Any) -> FakeBatches:
+        made.append(FakeBatches(*arguments))
+        return made[0]
+
+    monkeypatch.setattr(train, "BatchProcess", make)
+    train.run_training(trainer, photos_in_memory(8))
+    assert made[0].events == expected
+
+
+def test_a_run_from_published_weights_is_read_back_with_its_frozen_norms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "load_backbone", lambda model, config: 0)
+    network = {**TINY, "backbone_weights": "imagenet", "freeze_until": "conv3_block4_out"}
+    raw = {"network": network, "training": {"photos_per_batch": 4}}
+    trainer = Trainer(ExperimentConfig.model_validate(raw), tmp_path)
+    frozen = trainer.average.get_layer("conv3_block2_1_bn").moving_mean
+    frozen.assign(np.full(frozen.shape, 0.25))
+    trainer.save()
+    trained = load_trained(tmp_path)
+    photos = draw_golden(32)
+    assert np.allclose(train.embed_with(trained.model, photos), trainer.embed(photos), atol=1e-5)
+    free = trained.model.get_layer("conv4_block2_1_bn").moving_mean.numpy()
+    settle_batch_norms(trained, photos_in_memory(8))
+    settled = trained.model.get_layer("conv3_block2_1_bn").moving_mean.numpy()
+    assert np.array_equal(settled, np.full(settled.shape, 0.25, np.float32))
+    assert not np.allclose(trained.model.get_layer("conv4_block2_1_bn").moving_mean.numpy(), free)
+
+
+@pytest.mark.training
+def test_a_run_from_published_weights_becomes_a_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "load_backbone", lambda model, config: 0)
+    network = {**TINY, "backbone_weights": "imagenet", "freeze_until": "conv3_block4_out"}
+    raw = {"network": network, "training": {"photos_per_batch": 4}}
+    Trainer(ExperimentConfig.model_validate(raw), tmp_path).save()
+    photos = photos_in_memory(12)
+    for i, photo in enumerate(photos.photos):
+        photos.photos[i] = replace(photo, path=tmp_path / photo.path)
+        cv2.imwrite(str(tmp_path / photo.path), photos.pixels[i][:, :, ::-1])
+    manifest = export_bundle(
+        tmp_path, photos, photos, tmp_path / "bundle", command="x", max_int8_loss=1.0,
+        data_note="Photos of our own studio.",
+    )  # fmt: skip
+    assert manifest.raw["training"]["sources"] == {"folder": 12}
+    vectors = load_embedder(tmp_path / "bundle").embed(draw_golden(32))
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert "starting from ResNet50 weights (imagenet)" in card
+    assert "Photos of our own studio." in card
+
+
+def photos_in_memory(n: int) -> PhotoSet:
+    photos = [Photo(Path(f"{i}.jpg"), "folder", f"{i}", f"{i}", f"{i}", False) for i in range(n)]
+    pixels = [draw_garment(i, (64, 48)) for i in range(n)]
+    masks = [np.full((64, 48), 255, np.uint8) for _ in range(n)]
+    return PhotoSet(photos, pixels, masks, np.ones(n, bool))
 
 
 def test_golden_pictures_are_the_same_everywhere() -> None:
@@ -127,7 +226,7 @@ def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert error.count("\n") == 1 and "no training data" in error
 
 
-def write_pairs(folder: Path, n_products: int = 40) -> list[str]:
+def write_pairs(folder: Path, n_products: int = 80) -> list[str]:
     lines = ["image_a,image_b,label"]
     for i in range(n_products):
         photo = draw_garment(i, (80, 60))
@@ -170,3 +269,7 @@ def test_pairs_become_a_bundle_even_after_a_kill(tmp_path: Path) -> None:
     vectors = embedder.embed(draw_golden(32))
     assert vectors.shape == (6, 16)
     assert embedder.manifest.raw["training"]["views"] == 800
+    card = (bundle / "MODEL_CARD.md").read_text()
+    assert "from scratch: no pretrained weights" in card
+    assert "photos of labelled pairs: similar ones attract" in card
+    assert "State here where the photos come from and under which licences." in card

@@ -1,5 +1,6 @@
 """From folders, tables and pairs to identities, splits and batches."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -32,6 +33,12 @@ def in_memory(n: int, source: str = "folder", per_style: int = 1) -> data.PhotoS
 def small_config(**training: object) -> ExperimentConfig:
     raw = {"network": {"input_px": 32}, "training": {"photos_per_batch": 6, **training}}
     return ExperimentConfig.model_validate(raw)
+
+
+def drawn_rows(sampler: Sampler, n: int) -> set[int]:
+    """The photos of `in_memory(n)` in a drawn batch; identities are numbered by sorted name."""
+    names = sorted(f"p{i}" for i in range(n))
+    return {int(names[code][1:]) for code in sampler.draw().identity if code < n}
 
 
 def test_similar_pairs_become_products(tmp_path: Path) -> None:
@@ -90,9 +97,21 @@ def test_a_folder_is_one_product_a_photo(tmp_path: Path) -> None:
     write_photos(tmp_path / "shirts", ["a.jpg", "b.png"])
     (tmp_path / "notes.txt").write_text("x")
     photos = data.read_folder(tmp_path)
-    assert [p.identity for p in photos] == ["a.jpg", "b.png"]
+    assert [p.identity for p in photos] == ["shirts/a.jpg", "shirts/b.png"]
     with pytest.raises(ConfigError, match="not a folder"):
         data.read_folder(tmp_path / "none")
+
+
+def test_equal_names_in_two_folders_are_two_products_on_one_side(tmp_path: Path) -> None:
+    names = [f"{i}.jpg" for i in range(30)]
+    for sku in ("sku0", "sku1"):
+        write_photos(tmp_path / sku, names)
+    photos = data.read_folder(tmp_path)
+    assert len({p.identity for p in photos}) == len({p.product for p in photos}) == 60
+    assert len({p.family for p in photos}) == 60
+    # The split goes by the file's name: a set that moves into a folder keeps its split.
+    assert all(p.held_out == data.is_held_out(p.path.name, 0.12) for p in photos)
+    assert {p.held_out for p in photos} == {True, False}
 
 
 def test_the_split_is_stable_and_near_its_share() -> None:
@@ -139,16 +158,24 @@ def test_mined_neighbours_meet_in_a_batch() -> None:
     partner = np.arange(40) ^ 1
     sampler.set_neighbours(partner[:, None].astype(np.int32))
     for _ in range(5):
-        identity = sampler.draw().identity
-        rows = {i for i in identity if i < 1_000}
+        rows = drawn_rows(sampler, 40)
         assert len(rows) == 6
+        assert {row ^ 1 for row in rows} == rows
 
 
 def test_real_colourways_meet_in_a_batch() -> None:
     sampler = Sampler(in_memory(40, "products", per_style=4), small_config(cluster_size=3), seed=1)
-    names = np.unique([f"p{i}" for i in range(40)])
-    styles = [int(names[i][1:]) // 4 for i in sampler.draw().identity[::4]]
-    assert max(np.bincount(styles)) >= 2
+    for _ in range(5):
+        styles = np.bincount([row // 4 for row in drawn_rows(sampler, 40)])
+        assert styles[styles > 0].min() >= 2
+
+
+def test_a_photo_meets_every_other_photo_of_its_product() -> None:
+    photos = in_memory(8)
+    photos.photos = [replace(p, identity="one", product="one") for p in photos.photos]
+    sampler = Sampler(photos, small_config(cluster_size=2), seed=0)
+    met = {row: {sampler._cluster(row)[1] for _ in range(80)} for row in (0, 3)}
+    assert met == {0: {1, 2, 3, 4, 5, 6, 7}, 3: {0, 1, 2, 4, 5, 6, 7}}
 
 
 def test_an_unknown_setting_is_an_error(tmp_path: Path) -> None:

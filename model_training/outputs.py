@@ -1,0 +1,68 @@
+"""Where a bundle is written: checked before hours of training, replaced in one step after them."""
+
+import os
+import shutil
+from pathlib import Path
+
+from dedup_job.errors import ConfigError
+from dedup_job.kernels.bundle import MANIFEST
+
+
+def check_out(out: Path) -> Path:
+    """Whether a bundle can be put at `out` without harm; changes nothing.
+
+    Returns:
+        `out` as an absolute path without links.
+
+    Raises:
+        ConfigError: a file, a directory that is neither empty nor a bundle, a directory that holds
+            the current one, or a place that cannot be written.
+    """
+    target = out.resolve()
+    if target == Path.cwd() or target in Path.cwd().parents:
+        raise ConfigError(f"--out {out} would replace the current directory; name another one")
+    if target.is_dir() and not (target / MANIFEST).is_file() and any(target.iterdir()):
+        raise ConfigError(
+            f"--out {out} holds files but no {MANIFEST}: it is no bundle and would be replaced; "
+            "name a new or empty directory"
+        )
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"--out {out} is a file; name a directory")
+    _require_writable(target.parent, f"--out {out}")
+    return target
+
+
+def prepare_run_dir(run_dir: Path, checkpoint: str, *, resume: bool) -> None:
+    """Make a run directory, unless that would overwrite another run.
+
+    Raises:
+        ConfigError: a checkpoint is there and `resume` is false, or it cannot be written.
+    """
+    if (run_dir / checkpoint).exists() and not resume:
+        raise ConfigError(f"{run_dir / checkpoint} exists: continue it with --resume, or remove it")
+    _require_writable(run_dir.resolve(), f"--run-dir {run_dir}")
+    run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def staging_of(out: Path) -> Path:
+    """An empty directory beside `out` to build the bundle in; what a killed export left is removed."""
+    staging = out.with_name(f".{out.name}.staging")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    return staging
+
+
+def put_in_place(staging: Path, out: Path) -> None:
+    """Make a complete bundle the one at `out`."""
+    old = out.with_name(f".{out.name}.replaced")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    staging.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _require_writable(directory: Path, option: str) -> None:
+    existing = next(p for p in (directory, *directory.parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"{option}: {existing} is not a directory that can be written to")
