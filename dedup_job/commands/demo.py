@@ -75,6 +75,8 @@ def draw_group(
 ) -> Path | None:
     """Draw the most telling group as a PNG: four photos, edited in as many ways as possible.
 
+    It shows what a right group looks like; how many are wrong is the verdict's to say.
+
     Args:
         groups: `duplicate_groups`.
         catalog: rows of the catalog.
@@ -86,14 +88,17 @@ def draw_group(
         The file written; None when there is no group.
     """
     kind_of = {row["sku_id"]: row["kind"] for row in truth}
+    product_of = {row["sku_id"]: row["product_id"] for row in truth}
     uri_of = {row["sku_id"]: row["image_uri"] for row in catalog}
     group_ids = sorted(pc.unique(groups["group_id"]).to_pylist())
     if not group_ids:
         return None
     members = {group_id: _members(groups, group_id) for group_id in group_ids}
 
-    def telling(group_id: str) -> tuple[int, str]:
-        return len({kind_of[row["sku_id"]] for row in members[group_id]}), group_id
+    def telling(group_id: str) -> tuple[bool, int, str]:
+        skus = [row["sku_id"] for row in members[group_id]]
+        is_right = len({product_of[sku] for sku in skus}) == 1
+        return is_right, len({kind_of[sku] for sku in skus}), group_id
 
     rows = members[max(group_ids, key=telling)]
     photos = [
