@@ -48,7 +48,7 @@ class GroupRules:
     order: tuple[OrderColumn, ...]
     min_cosine: float
     run_date: date
-    n_conflict_columns: int
+    n_conflict_columns: int = 0
 
     @property
     def missing_cosine(self) -> float:
