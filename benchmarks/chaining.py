@@ -32,7 +32,7 @@ from dedup_job.kernels.images import Pixels, decode, prepare
 from dedup_job.kernels.linkage import cut_averages
 from dedup_job.kernels.metrics import grouping_metrics
 from dedup_job.kernels.model import Embedder, load_embedder
-from dedup_job.kernels.neighbours import Pairs, exact_pairs
+from dedup_job.kernels.neighbours import Pairs, at_least, exact_pairs
 from dedup_job.kernels.threshold import (
     CatalogSize,
     cosine_histogram,
@@ -120,7 +120,7 @@ def by_rule(rule: Chaining, missing: Callable[[float, float], float]) -> Cut:
     """A cut by the job's code; `missing(threshold, floor)` is what a missing edge counts as."""
 
     def cut(pairs: Pairs, n: int, threshold: float, floor: float) -> np.ndarray:
-        matched = pairs.cosine >= threshold
+        matched = at_least(pairs.cosine, threshold)
         edges = Edges(pairs.i[matched], pairs.j[matched], pairs.cosine[matched])
         return group_nodes(
             n, edges, chaining=rule, threshold=threshold, floor=missing(threshold, floor)
