@@ -21,14 +21,13 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
 from dedup_job.io.bundles import locate_bundle
 from dedup_job.kernels.calibration import Calibration, read_calibration
 from dedup_job.kernels.grouping import Chaining, Edges, group_nodes
-from dedup_job.kernels.images import Pixels, decode, prepare
+from dedup_job.kernels.images import Pixels, decode
 from dedup_job.kernels.linkage import cut_averages
 from dedup_job.kernels.metrics import grouping_metrics
 from dedup_job.kernels.model import Embedder, load_embedder
@@ -42,6 +41,7 @@ from dedup_job.kernels.threshold import (
 from dedup_job.stages.groups import GroupRules
 from model_training.augment import compose
 from model_training.data import Photo, read_folder, read_products
+from model_training.evaluate import as_the_job_reads
 from model_training.look_alikes import find_garment, make_look_alike
 
 N_LISTINGS, SHARES = (1, 2, 3, 4, 8), (0.5, 0.2, 0.15, 0.1, 0.05)
@@ -87,7 +87,7 @@ def make_catalog(photos: list[Photo], embedder: Embedder, seed: int) -> Listings
             bases.append((other, f"{photo.product}#{i}"))
         for base, product in bases:
             for listing in listings_of(base, rng):
-                rows.append((as_the_job_reads(listing, embedder), product, photo.family))
+                rows.append((as_the_job_reads(listing, embedder.manifest), product, photo.family))
     return Listings(np.stack([r[0] for r in rows]), [r[1] for r in rows], [r[2] for r in rows])
 
 
@@ -100,12 +100,6 @@ def listings_of(base: Pixels, rng: np.random.Generator) -> list[Pixels]:
         edited, _ = compose(source, rng, int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15])))
         listings.append(edited)
     return listings
-
-
-def as_the_job_reads(rgb: Pixels, embedder: Embedder) -> Pixels:
-    _, data = cv2.imencode(".jpg", rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
-    manifest = embedder.manifest
-    return prepare(data.tobytes(), manifest.input_px, manifest.blur_sigma_px).pixels
 
 
 def middle(rgb: Pixels) -> Pixels:

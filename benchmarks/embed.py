@@ -28,6 +28,7 @@ from dedup_job.io.bundles import ShippedBundle, locate_bundle, ship_bundle
 from dedup_job.io.fetch_policy import FetchPolicy
 from dedup_job.io.storage import Folder
 from dedup_job.io.tables import write_table
+from dedup_job.kernels.bundle import read_manifest
 from dedup_job.kernels.images import ImageLimits, prepare
 from dedup_job.kernels.model import load_embedder
 from dedup_job.sample.catalog import write_sample_catalog
@@ -121,7 +122,7 @@ def main() -> None:
     from dedup_job.io.session import open_session
 
     spark = open_session("benchmark")
-    bundle = ship_bundle(spark, directory, "litert")
+    bundle = ship_bundle(spark, directory, read_manifest(directory), "litert")
     n_tasks = count_photo_tasks(len(paths), N_PROCESSES, _defaults().embed.photos_per_task)
     run_stage(spark, paths[:200], bundle, N_PROCESSES)  # starts workers and fills the disk cache
 

@@ -6,8 +6,9 @@ in its name or its description, and a default that is safe to leave alone.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -207,3 +208,13 @@ class JobConfig(_Section):
             },
         )
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def leaves(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Dotted key, value and description of every setting, in declaration order."""
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value, field.description or ""

@@ -4,12 +4,10 @@ What the documents say is what the code declares; a test fails when they differ.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel
-
-from dedup_job.config import JobConfig
+from dedup_job.config import JobConfig, leaves
 from dedup_job.errors import REASON_MEANING
 from dedup_job.tables import REPORT_TABLES, STATE_TABLES, Table
 
@@ -59,7 +57,7 @@ def render_tables() -> str:
 
 def render_settings() -> str:
     """Every setting with its default."""
-    rows = [(f"`{key}`", f"`{default}`", text) for key, default, text in _settings(JobConfig())]
+    rows = [(f"`{key}`", f"`{_default(value)}`", text) for key, value, text in leaves(JobConfig())]
     lines = [
         "# Settings",
         "",
@@ -120,15 +118,6 @@ def _overview() -> list[str]:
 def _reasons() -> list[str]:
     rows = [(f"`{reason}`", meaning) for reason, meaning in REASON_MEANING.items()]
     return _table(("reason", "meaning"), rows)
-
-
-def _settings(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            yield from _settings(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", _default(value), field.description or ""
 
 
 def _default(value: object) -> str:

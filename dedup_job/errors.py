@@ -107,3 +107,8 @@ class ImageRejected(DedupError):
     def __reduce__(self) -> tuple[type["ImageRejected"], tuple[RejectReason, str]]:
         # The default reduce replays `args` (one string) and would break across processes.
         return type(self), (self.reason, self.detail)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, as at most 200 characters on one line; its type when it says nothing."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

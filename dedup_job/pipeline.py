@@ -40,8 +40,12 @@ from dedup_job.nightly.reporting import publish_run
 from dedup_job.nightly.results import RunResult, Search
 from dedup_job.settings import Settings
 from dedup_job.stages.candidates import count_cosines, search_until_recall
-from dedup_job.stages.catalog import CLASSIFIED_CATALOG, classify_catalog, rejected_rows
-from dedup_job.stages.catalog import usable_rows as usable_catalog
+from dedup_job.stages.catalog import (
+    CLASSIFIED_CATALOG,
+    accepted_rows,
+    classify_catalog,
+    rejected_rows,
+)
 from dedup_job.stages.cells import plan_cells
 from dedup_job.stages.embeddings import (
     comparable_rows,
@@ -84,8 +88,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The catalog in two: rows that name a photo, and rejects. `n_rows` counts both."""
+    """The catalog in two: rows that name a photo, and rejects. `n_rows` counts both.
 
+    `base` is what relative image URIs are relative to.
+    """
+
+    base: str
     n_rows: int
     rows: DataFrame
     rejects: DataFrame
@@ -152,12 +160,10 @@ def open_model(config: JobConfig) -> Model:
 def take_catalog(context: RunContext, config: JobConfig, parts: Sequence[Part]) -> Catalog:
     """Read the catalog and part it into rows that name a photo, and rejects."""
     with context.stage("catalog"):
-        raw = read_catalog(context.spark, parts)
-        stored = context.store(
-            classify_catalog(raw, catalog_base(config.catalog)), CLASSIFIED_CATALOG
-        )
+        raw, base = read_catalog(context.spark, parts), catalog_base(config.catalog)
+        stored = context.store(classify_catalog(raw, base), CLASSIFIED_CATALOG)
         classified = read_table(context.spark, stored)
-        return Catalog(stored.n_rows, usable_catalog(classified), rejected_rows(classified))
+        return Catalog(base, stored.n_rows, accepted_rows(classified), rejected_rows(classified))
 
 
 def embed_photos(context: RunContext, config: JobConfig, model: Model, catalog: Catalog) -> Photos:
@@ -166,7 +172,7 @@ def embed_photos(context: RunContext, config: JobConfig, model: Model, catalog: 
         n_cores, per_task = count_cores(context.spark), config.embed.photos_per_task
         n_tasks = count_photo_tasks(catalog.n_rows, n_cores, per_task)
         requests, folder = photo_requests(catalog.rows, n_tasks), context.new_folder(PHOTOS.name)
-        worker = photo_worker(context, config, model, catalog.rows)
+        worker = photo_worker(context, config, model, catalog)
         with watch_files(folder, n_tasks, "photos"):
             stored = write_table(requests, PHOTOS, folder, worker)
         photos = read_table(context.spark, stored)
@@ -198,13 +204,13 @@ def most_frequent_reject(catalog: Catalog, photos: DataFrame) -> str:
 
 
 def photo_worker(
-    context: RunContext, config: JobConfig, model: Model, rows: DataFrame
+    context: RunContext, config: JobConfig, model: Model, catalog: Catalog
 ) -> EmbedPhotos:
     """Everything a photo task needs, ready to be pickled."""
-    bundle = ship_bundle(context.spark, model.directory, config.model.runtime)
-    policy = FetchPolicy.from_config(config.fetch, [catalog_base(config.catalog)])
+    bundle = ship_bundle(context.spark, model.directory, model.manifest, config.model.runtime)
+    policy = FetchPolicy.from_config(config.fetch, [catalog.base])
     threads_per_task = int(context.spark.conf.get("spark.task.cpus", "1") or 1)
-    is_remote = not rows.where("source_uri NOT LIKE 'file:%'").isEmpty()
+    is_remote = not catalog.rows.where("source_uri NOT LIKE 'file:%'").isEmpty()
     return EmbedPhotos(
         open_fetch=partial(open_fetch, policy),
         open_embedder=partial(load_shipped, bundle, threads_per_task),
@@ -234,16 +240,15 @@ def find_candidates(
         plan = plan_cells(contents, config.candidates)
         size = CatalogSize(plan.n_contents, plan.n_comparisons, config.match.look_alikes_per_sku)
         floor = search_floor(model.calibration, size, config.match.min_cosine)
-        choices: list[ThresholdChoice] = []
 
-        def solve(pairs: DataFrame) -> float:
-            choices.append(choose_threshold(pairs, config, model, size, floor))
+        def solve(pairs: DataFrame) -> ThresholdChoice:
+            choice = choose_threshold(pairs, config, model, size, floor)
             logger.info(
                 "candidates: pairs searched from cosine %.3f, threshold %.3f; measuring recall",
                 floor,
-                choices[-1].min_cosine,
+                choice.min_cosine,
             )
-            return choices[-1].min_cosine
+            return choice
 
         outcome = search_until_recall(
             contents,
@@ -253,7 +258,7 @@ def find_candidates(
             context.materialise,
             plan,
         )
-        search = Search(floor, choices[-1], outcome.estimate, outcome.effort, size)
+        search = Search(floor, outcome.threshold, outcome.estimate, outcome.effort, size)
         recall = outcome.estimate.recall
         if recall is not None and not outcome.target_met:
             accepted = max(recall - 0.005, 0.0001)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from dedup_job.config import JobConfig
+from dedup_job.config import JobConfig, leaves
 from dedup_job.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "DEDUP_"
@@ -38,7 +38,7 @@ class Settings:
 
     def lines(self) -> list[str]:
         """`key = value  # source`, one line per key, in declaration order."""
-        values = dict(_leaves(self.config))
+        values = {key: value for key, value, _ in leaves(self.config)}
         return [f"{key} = {_show(values[key])}  # {self.sources[key]}" for key in all_keys()]
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
@@ -84,16 +84,7 @@ def parse_assignment(text: str) -> tuple[str, Setting]:
 
 def all_keys() -> tuple[str, ...]:
     """Every dotted key that can be set, in declaration order."""
-    return tuple(key for key, _ in _leaves(JobConfig()))
-
-
-def _leaves(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name in type(section).model_fields:
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    return tuple(key for key, _, _ in leaves(JobConfig()))
 
 
 def _from_file(path: str) -> dict[str, Setting]:
@@ -130,7 +121,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Setting]:
 
 def _parse_value(key: str, text: str) -> Any:
     """Text settings stay text ("00123" is a name); lists may be given as a,b; the rest is YAML."""
-    default = dict(_leaves(JobConfig())).get(key)
+    default = {name: value for name, value, _ in leaves(JobConfig())}.get(key)
     if isinstance(default, str):
         return text
     try:

@@ -6,7 +6,6 @@ The sampler runs in a process of its own, so that augmentation and the network s
 import contextlib
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -197,10 +196,3 @@ def _members(names: list[str]) -> dict[str, list[int]]:
     for row, name in enumerate(names):
         members.setdefault(name, []).append(row)
     return members
-
-
-def write_contact_sheet(batch: Batch, path: Path, columns: int = 16) -> None:
-    """Save a batch as a PNG, for a person to look at."""
-    n = len(batch.views) // columns * columns
-    rows = [np.hstack(list(batch.views[i : i + columns])) for i in range(0, n, columns)]
-    cv2.imwrite(str(path), np.vstack(rows)[:, :, ::-1])

@@ -137,13 +137,15 @@ def export_bundle(
         trained = replace(trained, config=config)
     settle_batch_norms(trained, training)
     staging = staging_of(out)
-    embedder = convert_to_int8(raw_model(trained.model), _representative(trained.config, training))
-    (staging / EMBEDDER).write_bytes(embedder)
+    embedder = staging / EMBEDDER
+    embedder.write_bytes(
+        convert_to_int8(raw_model(trained.model), _representative(trained.config, training))
+    )
     quality = _measure_quality(trained, embedder, held_out)
     _check_int8(quality, max_int8_loss)
     save_keras(trained.model, staging / KERAS_MODEL)
     write_golden(staging / GOLDEN, embedder, trained.config.network.input_px)
-    _write_calibration(staging, trained, embedder, held_out)
+    _write_calibration(staging, _calibrate(trained, embedder, held_out))
     facts = _facts(trained, training, held_out, quality, command)
     write_card(staging, facts)
     manifest = _write_manifest(staging, trained.config, facts)
@@ -152,9 +154,9 @@ def export_bundle(
     return manifest
 
 
-def calibration_set(held_out: PhotoSet, config: ExperimentConfig) -> ValidationSet:
+def calibration_set(held_out: PhotoSet, network: NetworkConfig) -> ValidationSet:
     """The views a calibration is measured on: other draws than the validation's."""
-    return build_validation(held_out, config.network, seed=_CALIBRATION_SEED)
+    return build_validation(held_out, network, seed=_CALIBRATION_SEED)
 
 
 def recalibrate_bundle(bundle: Path, photos: PhotoSet) -> None:
@@ -162,9 +164,9 @@ def recalibrate_bundle(bundle: Path, photos: PhotoSet) -> None:
     manifest = read_manifest(bundle)
     held_out = held_out_of(photos)
     network = NetworkConfig(input_px=manifest.input_px, blur_sigma_px=manifest.blur_sigma_px)
-    views = build_validation(held_out, network, seed=_CALIBRATION_SEED)
-    content = calibrate(load_embedder(bundle).embed(views.views), views, manifest.model_id)
-    (bundle / CALIBRATION).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    views = calibration_set(held_out, network)
+    vectors = load_embedder(bundle).embed(views.views)
+    _write_calibration(bundle, calibrate(vectors, views, manifest.model_id))
     computed = ("bundle_format", "model_id", "dim", "input_px", "blur_sigma_px",
                 "preprocessing_version", "files")  # fmt: skip
     facts = {k: v for k, v in manifest.raw.items() if k not in computed}
@@ -209,7 +211,7 @@ def _representative(config: ExperimentConfig, photos: PhotoSet) -> Pixels:
 
 
 def _measure_quality(
-    trained: TrainedNetwork, embedder: bytes, held_out: PhotoSet
+    trained: TrainedNetwork, embedder: Path, held_out: PhotoSet
 ) -> dict[str, dict[str, float]]:
     validation = build_validation(held_out, trained.config.network)
     vectors = run_int8(embedder, validation.views)
@@ -231,15 +233,16 @@ def _check_int8(quality: dict[str, dict[str, float]], max_loss: float) -> None:
         )
 
 
-def _write_calibration(
-    directory: Path, trained: TrainedNetwork, embedder: bytes, held_out: PhotoSet
-) -> None:
+def _calibrate(trained: TrainedNetwork, embedder: Path, held_out: PhotoSet) -> dict[str, Any]:
     network = trained.config.network
-    views = calibration_set(held_out, trained.config)
-    digest = sha256_of(directory / EMBEDDER)
-    model_id = compute_model_id(digest, network.input_px, network.blur_sigma_px)
-    content = calibrate(run_int8(embedder, views.views), views, model_id)
-    (directory / CALIBRATION).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    views = calibration_set(held_out, network)
+    model_id = compute_model_id(sha256_of(embedder), network.input_px, network.blur_sigma_px)
+    return calibrate(run_int8(embedder, views.views), views, model_id)
+
+
+def _write_calibration(directory: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1) + "\n"
+    (directory / CALIBRATION).write_text(text, encoding="utf-8")
 
 
 def _facts(

@@ -16,7 +16,12 @@ import numpy as np
 from scipy.optimize import minimize
 
 from dedup_job.errors import ConfigError
-from dedup_job.kernels.calibration import CALIBRATION_FORMAT, calibration_id_of, parse_calibration
+from dedup_job.kernels.calibration import (
+    CALIBRATION_FORMAT,
+    calibration_id_of,
+    pareto_survival,
+    parse_calibration,
+)
 from model_training.evaluate import ValidationSet, pair_labels
 
 TAIL_SHARE = 0.004
@@ -50,12 +55,7 @@ class ParetoTail:
 
     def survival(self, scores: np.ndarray) -> np.ndarray:
         """P(cosine >= s), for s at or above the threshold."""
-        excess = np.maximum(scores - self.threshold, 0.0)
-        if abs(self.shape) < 1e-9:
-            return self.rate * np.exp(-excess / self.scale)
-        base = np.maximum(1 + self.shape * excess / self.scale, 0.0)
-        with np.errstate(divide="ignore"):
-            return self.rate * np.exp(-np.log(base) / self.shape)
+        return self.rate * pareto_survival(scores - self.threshold, self.shape, self.scale)
 
 
 def calibrate(vectors: np.ndarray, held_out: ValidationSet, model_id: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from dedup_job.errors import ConfigError, ImageRejected
+from dedup_job.kernels.grouping import connected_components
 from dedup_job.kernels.images import Pixels, decode
 from model_training.look_alikes import find_garment
 
@@ -127,7 +128,7 @@ def read_pairs(
     row_of = {name: i for i, name in enumerate(names)}
     a = frame.image_a.map(row_of).to_numpy()
     b = frame.image_b.map(row_of).to_numpy()
-    component = _components(len(names), zip(a[similar], b[similar], strict=True))
+    component = connected_components(len(names), a[similar], b[similar])
     for i, j in zip(a[~similar], b[~similar], strict=True):
         if component[i] == component[j]:
             raise ConfigError(
@@ -233,8 +234,7 @@ def _join_near_identical(loaded: PhotoSet) -> PhotoSet:
     thumbs = np.stack([_thumbnail(p) for p in loaded.pixels])
     squares = (thumbs**2).sum(axis=1)
     apart = (squares[:, None] + squares[None] - 2 * thumbs @ thumbs.T) / thumbs.shape[1]
-    pairs = np.argwhere(np.triu(apart < 0.01**2, 1))
-    component = _components(len(loaded), ((int(i), int(j)) for i, j in pairs))
+    component = connected_components(len(loaded), *np.nonzero(np.triu(apart < 0.01**2, 1)))
     for i, photo in enumerate(loaded.photos):
         first = loaded.photos[component[i]]
         if component[i] != i and photo.source == "folder" and first.source == "folder":
@@ -253,22 +253,6 @@ def _thumbnail(rgb: Pixels) -> np.ndarray:
     small = cv2.resize(rgb, (16, 16), interpolation=cv2.INTER_AREA)
     # float64: differences of large squares.
     return small.astype(np.float64).ravel() / 255
-
-
-def _components(n: int, edges: Iterable[tuple[int, int]]) -> list[int]:
-    """The smallest row of each row's connected component."""
-    parent = list(range(n))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for i, j in edges:
-        a, b = root(i), root(j)
-        parent[max(a, b)] = min(a, b)
-    return [root(i) for i in range(n)]
 
 
 def _read_table(table: Path, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from dedup_job.kernels.bundle import Manifest
 from dedup_job.kernels.images import Pixels, decode, prepare
 from dedup_job.kernels.metrics import (
     hard_negative_auc,
@@ -84,7 +85,7 @@ def build_validation(
             kind = "+".join([*([label] if label else []), *kinds]) or "original"
             suffix = f"{_OTHER}{number}" if label else ""
             rows.append((
-                _as_the_job_reads(edited, network), photo.identity + suffix, photo.product + suffix,
+                as_the_job_reads(edited, network), photo.identity + suffix, photo.product + suffix,
                 photo.family, kind, photo.source,
             ))  # fmt: skip
     columns = list(zip(*rows, strict=True))
@@ -189,7 +190,8 @@ def _equal(values: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return equal
 
 
-def _as_the_job_reads(rgb: Pixels, network: NetworkConfig) -> Pixels:
+def as_the_job_reads(rgb: Pixels, network: NetworkConfig | Manifest) -> Pixels:
+    """A picture written to JPEG and prepared as a photo of a catalog is."""
     _, data = cv2.imencode(".jpg", rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
     return prepare(data.tobytes(), network.input_px, network.blur_sigma_px).pixels
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from dedup_job.errors import DedupError, ModelContractError
 from dedup_job.kernels.images import Pixels
-from dedup_job.kernels.model import to_unit_rows
+from dedup_job.kernels.model import LiteRtNetwork, to_unit_rows
 
 MAX_INT8_LOSS_UAP = 0.01
 
@@ -73,19 +73,9 @@ def float_operations(data: bytes) -> set[str]:
     }
 
 
-def run_int8(data: bytes, views: Pixels) -> np.ndarray:
-    """Embed uint8 (n, size, size, 3) with the bytes of an embedder; float32 (n, dim) unit rows."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=data, num_threads=1)
-    interpreter.allocate_tensors()
-    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    rows = []
-    for view in views:
-        interpreter.set_tensor(source["index"], view[None])
-        interpreter.invoke()
-        rows.append(interpreter.get_tensor(target["index"])[0])
-    return to_unit_rows(np.stack(rows).astype(np.float32))
+def run_int8(embedder: Path, views: Pixels) -> np.ndarray:
+    """Embed uint8 (n, size, size, 3) with an `embedder.tflite`; float32 (n, dim) unit rows."""
+    return to_unit_rows(LiteRtNetwork(embedder, n_threads=1)(views))
 
 
 def save_keras(model: Any, path: Path) -> None:
@@ -127,7 +117,7 @@ def draw_golden(size_px: int, n: int = 6) -> Pixels:
     return np.stack(pictures)
 
 
-def write_golden(path: Path, embedder: bytes, size_px: int) -> None:
+def write_golden(path: Path, embedder: Path, size_px: int) -> None:
     """Write `golden.npz`: drawn pictures and what the int8 embedder makes of them."""
     images = draw_golden(size_px)
     np.savez_compressed(path, images=images, embeddings=run_int8(embedder, images))

@@ -13,7 +13,7 @@ from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
 from dedup_job.errors import ModelContractError
-from dedup_job.kernels.bundle import KERAS_MODEL, MANIFEST, read_manifest
+from dedup_job.kernels.bundle import KERAS_MODEL, MANIFEST, Manifest
 from dedup_job.kernels.model import Embedder, load_embedder
 
 
@@ -44,15 +44,17 @@ def locate_bundle(bundle: str) -> Path:
     return unpacked
 
 
-def ship_bundle(spark: SparkSession, directory: Path, runtime: str) -> ShippedBundle:
+def ship_bundle(
+    spark: SparkSession, directory: Path, manifest: Manifest, runtime: str
+) -> ShippedBundle:
     """Hand a bundle to Spark for every executor; each verifies it again when it loads it.
 
     Args:
         spark: the session.
         directory: a bundle.
+        manifest: its manifest, as it was verified.
         runtime: what executors run it on; the driver need not have it.
     """
-    manifest = read_manifest(directory)
     name = f"bundle-{manifest.model_id[:16]}-{runtime}"
     if not (Path(SparkFiles.getRootDirectory()) / name).is_dir():
         skip = set() if runtime == "tensorflow" else {KERAS_MODEL}

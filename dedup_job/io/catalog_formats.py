@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dedup_job.errors import CatalogError
+from dedup_job.errors import CatalogError, one_line
 from dedup_job.io.catalog_files import IMAGE_SUFFIXES, list_files
 
 # A quote that is never closed makes the rest of a file one value; this bounds the memory it takes.
@@ -243,11 +243,7 @@ def open_parquet(stream: BinaryIO) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(stream, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise CatalogError(f"it is not a readable Parquet file: {_one_line(error)}") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+        raise CatalogError(f"it is not a readable Parquet file: {one_line(error)}") from None
 
 
 def check_parquet_types(schema: pa.Schema, ids: Sequence[str], columns: Iterable[str]) -> None:
@@ -279,7 +275,7 @@ def read_parquet(
     try:
         yield from _parquet_records(file, row_groups, first_position, columns)
     except (pa.ArrowException, OSError) as error:
-        raise CatalogError(f"Parquet pages cannot be read: {_one_line(error)}") from None
+        raise CatalogError(f"Parquet pages cannot be read: {one_line(error)}") from None
 
 
 def _parquet_records(

@@ -13,8 +13,9 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from dedup_job.errors import ConfigError, DedupError
+from dedup_job.io.object_store import open_object_store
 
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs"}
+_SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs"}  # as written -> as the store is opened
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,8 @@ class Folder:
 
     def file_names(self) -> list[str]:
         """Names of the files directly in this folder, sorted; empty when it does not exist."""
-        filesystem = self._filesystem()
-        filesystem.invalidate_cache()
         try:
-            entries: list[dict[str, Any]] = filesystem.ls(self.uri, detail=True)
+            entries: list[dict[str, Any]] = self._filesystem().ls(self.uri, detail=True)
         except FileNotFoundError:
             return []
         return sorted(e["name"].rsplit("/", 1)[-1] for e in entries if e["type"] == "file")
@@ -101,17 +100,14 @@ class Folder:
             return
 
     def _filesystem(self) -> Any:
-        scheme = self.uri.split("://", 1)[0] if not self.is_local else "file"
-        if scheme != "file" and scheme not in _EXTRAS:
+        if self.is_local:
+            return fsspec.filesystem("file")
+        scheme = self.uri.split("://", 1)[0]
+        if scheme not in _SCHEMES:
             raise ConfigError(
                 f"{self.uri}: scheme {scheme!r} is not supported; use a path, s3:// or gs://"
             )
-        try:
-            return fsspec.filesystem("s3" if scheme == "s3a" else scheme)
-        except ImportError:
-            raise ConfigError(
-                f"{self.uri} needs another package: pip install 'catalog-dedup[{_EXTRAS[scheme]}]'"
-            ) from None
+        return open_object_store(_SCHEMES[scheme])
 
 
 def open_warehouse(location: str) -> Folder:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -129,7 +130,7 @@ def _write_partition(
     first = next(filled, None)
     if first is None:
         return
-    file = _write_file(_chain(first, filled), table, folder)
+    file = _write_file(chain([first], filled), table, folder)
     yield pa.RecordBatch.from_arrays(
         [
             pa.array([file.name]),
@@ -170,11 +171,6 @@ def _row_groups(batches: Batches, n_rows: int = 65_536) -> Iterator[list[pa.Reco
 
 def _non_empty(batches: Batches) -> Iterator[pa.RecordBatch]:
     return (batch for batch in batches if batch.num_rows)
-
-
-def _chain(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield first
-    yield from rest
 
 
 def _read_partition(

@@ -38,12 +38,28 @@ class Curve:
         return np.interp(np.asarray(cosines, dtype=np.float64), self.scores, self.values, left=left)
 
 
-@dataclass(frozen=True)
-class Tail:
-    """Unrelated pairs above `threshold`: generalised Pareto (peaks over threshold).
+def pareto_survival(excess: ArrayLike, shape: float, scale: float) -> Floats:
+    """P(X >= excess) of a generalised Pareto distribution; 1 for an excess below 0.
 
     Source: Pickands, Annals of Statistics 3 (1975); Coles, An Introduction to Statistical Modeling
     of Extreme Values (2001), chapter 4.
+
+    Args:
+        excess: cosine minus the threshold where the tail begins.
+        shape: below 0 the tail ends at `-scale / shape`.
+        scale: above 0.
+    """
+    above = np.maximum(np.asarray(excess, dtype=np.float64), 0.0)
+    if abs(shape) < _FLAT_SHAPE:
+        return np.exp(-above / scale)
+    base = np.maximum(1.0 + shape * above / scale, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.exp(-np.log(base) / shape)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Unrelated pairs above `threshold`: generalised Pareto (peaks over threshold).
 
     Attributes:
         threshold: cosine where the tail begins.
@@ -63,12 +79,8 @@ class Tail:
 
     def survival(self, cosines: ArrayLike) -> Floats:
         """P(cosine >= t) for t at or above `threshold`."""
-        excess = np.maximum(np.asarray(cosines, dtype=np.float64) - self.threshold, 0.0)
-        if abs(self.shape) < _FLAT_SHAPE:
-            return self.exceed_rate * np.exp(-excess / self.scale)
-        base = np.maximum(1.0 + self.shape * excess / self.scale, 0.0)
-        with np.errstate(divide="ignore"):
-            return self.exceed_rate * np.exp(-np.log(base) / self.shape)
+        excess = np.asarray(cosines, dtype=np.float64) - self.threshold
+        return self.exceed_rate * pareto_survival(excess, self.shape, self.scale)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from dedup_job.errors import ImageRejected, RejectReason
+from dedup_job.errors import ImageRejected, RejectReason, one_line
 
 Pixels = NDArray[np.uint8]
 
@@ -151,7 +151,7 @@ def fit(rgb: Pixels, size_px: int, blur_sigma_px: float) -> Pixels:
 def _decode(data: bytes, limits: ImageLimits, enough_px: int | None) -> tuple[Pixels, _Header]:
     if not data:
         raise ImageRejected(RejectReason.EMPTY_FILE, "0 bytes")
-    header = read_header(data, limits)
+    header = _read_header(data, limits)
     is_large = header.width * header.height > _LARGE_PIXELS
     with _one_large_photo if is_large else nullcontext():
         if header.format == "JPEG":
@@ -161,7 +161,7 @@ def _decode(data: bytes, limits: ImageLimits, enough_px: int | None) -> tuple[Pi
         return _orient(rgb, header.orientation), header
 
 
-def read_header(data: bytes, limits: ImageLimits) -> _Header:
+def _read_header(data: bytes, limits: ImageLimits) -> _Header:
     """Read format, mode, size and orientation, and apply the limits; decodes no pixel."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -178,7 +178,7 @@ def read_header(data: bytes, limits: ImageLimits) -> _Header:
     except UnidentifiedImageError:
         raise _unidentified(data) from None
     except Exception as error:  # Pillow's parsers raise many types on hostile headers
-        raise ImageRejected(RejectReason.CORRUPT, f"header: {_one_line(error)}") from None
+        raise ImageRejected(RejectReason.CORRUPT, f"header: {one_line(error)}") from None
 
 
 def _read_orientation(image: Image.Image) -> int:
@@ -224,7 +224,7 @@ def _decode_jpeg(data: bytes, header: _Header, enough_px: int | None) -> Pixels:
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
-        raise ImageRejected(RejectReason.CORRUPT, f"JPEG: {_one_line(error)}") from None
+        raise ImageRejected(RejectReason.CORRUPT, f"JPEG: {one_line(error)}") from None
     if bgr is None:
         if b"\xff\xd9" not in data[-4096:]:
             raise ImageRejected(RejectReason.TRUNCATED, f"JPEG ends after {len(data)} bytes")
@@ -237,8 +237,8 @@ def _decode_with_pillow(data: bytes, header: _Header) -> Pixels:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             image.load()  # of an animation: the first frame
             return _to_rgb(image)
-    except Exception as error:  # as in read_header
-        text = _one_line(error)
+    except Exception as error:  # as in _read_header
+        text = one_line(error)
         cut = "truncated" in text.lower() or "eof" in text.lower()
         reason = RejectReason.TRUNCATED if cut else RejectReason.CORRUPT
         raise ImageRejected(reason, f"{header.format}: {text}") from None
@@ -299,8 +299,3 @@ def _unidentified(data: bytes) -> ImageRejected:
         if head.startswith(magic):
             return ImageRejected(RejectReason.NOT_IMAGE, f"{name} content")
     return ImageRejected(RejectReason.NOT_IMAGE, f"unknown content, {len(data)} bytes")
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:200]

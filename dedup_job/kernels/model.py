@@ -83,7 +83,7 @@ def load_embedder(directory: Path, runtime: str = "litert", n_threads: int = 1) 
     """
     manifest = read_manifest(directory)
     if runtime == "litert":
-        network: Network = _LiteRtNetwork(directory / EMBEDDER, n_threads)
+        network: Network = LiteRtNetwork(directory / EMBEDDER, n_threads)
     elif runtime == "tensorflow":
         network = _load_keras_network(directory / KERAS_MODEL, n_threads)
     else:
@@ -108,7 +108,7 @@ def _compare_golden(embedder: Embedder, path: Path) -> None:
         )
 
 
-class _LiteRtNetwork:
+class LiteRtNetwork:
     """One LiteRT interpreter at batch 1, which is the fastest shape on one CPU thread.
 
     The file is memory-mapped by LiteRT, so worker processes of one host share its pages.
@@ -132,6 +132,7 @@ class _LiteRtNetwork:
             )
 
     def __call__(self, photos: Photos) -> Vectors:
+        """Run the network photo by photo."""
         rows = [self._embed_one(photo) for photo in photos]
         return np.stack(rows) if rows else np.zeros((0, self._output["shape"][-1]), np.float32)
 

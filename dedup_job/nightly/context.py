@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from pyspark.sql import DataFrame, SparkSession
 
 from dedup_job.io.storage import Folder
-from dedup_job.io.tables import StoredTable, Transform, read_table, write_table
+from dedup_job.io.tables import StoredTable, read_table, write_table
 from dedup_job.tables import Table
 
 logger = logging.getLogger("dedup_job")
@@ -43,11 +43,9 @@ class RunContext:
         """This run's own folder for what is not published yet."""
         return self.warehouse.child("_staging", self.run_id)
 
-    def store(
-        self, frame: DataFrame, table: Table, transform: Transform | None = None
-    ) -> StoredTable:
+    def store(self, frame: DataFrame, table: Table) -> StoredTable:
         """Compute a table and store it in this run's staging folder."""
-        return write_table(frame, table, self.new_folder(table.name), transform)
+        return write_table(frame, table, self.new_folder(table.name))
 
     def new_folder(self, name: str) -> Folder:
         """A staging folder nobody else uses."""

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from dedup_job.config import CandidatesConfig
 from dedup_job.kernels.neighbours import CellSearch, Pairs, find_pairs
-from dedup_job.kernels.threshold import GRID_STEPS, Counts
+from dedup_job.kernels.threshold import GRID_STEPS, Counts, ThresholdChoice
 from dedup_job.stages.cells import CellPlan, Role, cut_into_cells, embedding_matrix, plan_cells
 from dedup_job.stages.recall import RecallEstimate, measure_recall
 from dedup_job.tables import PHOTO_PAIRS, Table
@@ -60,7 +60,7 @@ class SearchOutcome:
 
     Attributes:
         pairs: PHOTO_PAIRS, materialised, down to the search floor.
-        min_cosine: threshold solved from them.
+        threshold: solved from them.
         estimate: recall at the threshold.
         effort: of the last attempt.
         target_met: False only when recall was measured and is below the target; an unknown
@@ -69,7 +69,7 @@ class SearchOutcome:
     """
 
     pairs: DataFrame
-    min_cosine: float
+    threshold: ThresholdChoice
     estimate: RecallEstimate
     effort: SearchEffort
     target_met: bool
@@ -167,7 +167,7 @@ def search_until_recall(
     contents: DataFrame,
     config: CandidatesConfig,
     floor_cosine: float,
-    solve_threshold: Callable[[DataFrame], float],
+    solve_threshold: Callable[[DataFrame], ThresholdChoice],
     materialise: Callable[[DataFrame, Table], DataFrame],
     plan: CellPlan | None = None,
 ) -> SearchOutcome:
@@ -190,11 +190,11 @@ def search_until_recall(
     while True:
         found = find_photo_pairs(contents, plan, config, effort, floor_cosine)
         pairs = materialise(found, PHOTO_PAIRS)
-        min_cosine = solve_threshold(pairs)
-        estimate = measure_recall(contents, pairs, min_cosine, config)
-        history.append(SearchAttempt(effort, min_cosine, estimate))
+        threshold = solve_threshold(pairs)
+        estimate = measure_recall(contents, pairs, threshold.min_cosine, config)
+        history.append(SearchAttempt(effort, threshold.min_cosine, estimate))
         target_met = estimate.recall is None or estimate.recall >= config.target_recall
         # An exact search has nothing to raise: what it misses would be a defect.
         if target_met or effort.level >= config.max_effort or config.search == "exact":
-            return SearchOutcome(pairs, min_cosine, estimate, effort, target_met, tuple(history))
+            return SearchOutcome(pairs, threshold, estimate, effort, target_met, tuple(history))
         effort = effort.doubled()

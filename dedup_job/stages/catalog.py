@@ -50,7 +50,7 @@ def classify_catalog(raw: DataFrame, base: str) -> DataFrame:
         base: what relative image URIs are relative to; see `uris.resolve`.
 
     Returns:
-        Table CLASSIFIED_CATALOG. Both `usable_rows` and `rejected_rows` read it: materialise it to
+        Table CLASSIFIED_CATALOG. Both `accepted_rows` and `rejected_rows` read it: materialise it to
         judge once.
     """
     judged = raw.mapInArrow(_JudgeRows(base), CLASSIFIED_CATALOG.ddl)
@@ -58,8 +58,8 @@ def classify_catalog(raw: DataFrame, base: str) -> DataFrame:
     return verdicts.select(*CLASSIFIED_CATALOG.column_names)
 
 
-def usable_rows(classified: DataFrame) -> DataFrame:
-    """The usable rows of CLASSIFIED_CATALOG as table CATALOG_ROWS."""
+def accepted_rows(classified: DataFrame) -> DataFrame:
+    """The rows of CLASSIFIED_CATALOG without a reject reason, as table CATALOG_ROWS."""
     return classified.where(F.col("reason").isNull()).select(*CATALOG_ROWS.column_names)
 
 

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from dedup_job.config import CandidatesConfig
 from dedup_job.kernels.neighbours import exact_pairs
-from dedup_job.kernels.threshold import cosine_histogram
+from dedup_job.kernels.threshold import ThresholdChoice, cosine_histogram
 from dedup_job.stages.candidates import (
     SearchEffort,
     count_cosines,
@@ -27,6 +27,12 @@ FLOOR = 0.6
 BLOCKS = {"brand a": 260, "brand b": 39, "lonely": 1}
 MANY_CELLS = CandidatesConfig(max_cell_rows=40, exact_below_rows=0)
 ALL_CELLS = SearchEffort(level=3, n_trees=80, fan_out=1024)
+
+
+def at(min_cosine):
+    """A threshold that does not depend on the pairs."""
+    choice = ThresholdChoice(min_cosine, 0.0, 1.0, 0.0, 0.0, True, False, "")
+    return lambda pairs: choice
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +168,7 @@ def test_the_effort_rises_until_the_recall_is_met_and_then_stops(contents, truth
     config = MANY_CELLS.model_copy(
         update={"n_trees": 1, "fan_out": 1, "max_effort": 8, "target_recall": 0.99}
     )
-    outcome = search_until_recall(contents, config, FLOOR, lambda pairs: 0.62, cache)
+    outcome = search_until_recall(contents, config, FLOOR, at(0.62), cache)
     recalls = [attempt.estimate.recall for attempt in outcome.history]
     assert outcome.target_met
     assert recalls[0] < 0.99 <= recalls[-1] == outcome.estimate.recall
@@ -175,14 +181,14 @@ def test_the_effort_rises_until_the_recall_is_met_and_then_stops(contents, truth
 
 def test_below_the_target_at_the_highest_effort_is_told(contents):
     config = MANY_CELLS.model_copy(update={"n_trees": 1, "fan_out": 1, "max_effort": 0})
-    outcome = search_until_recall(contents, config, FLOOR, lambda pairs: 0.62, cache)
+    outcome = search_until_recall(contents, config, FLOOR, at(0.62), cache)
     assert len(outcome.history) == 1
     assert not outcome.target_met
     assert outcome.estimate.recall < config.target_recall
 
 
 def test_unknown_recall_ends_the_search_and_stays_unknown(contents):
-    outcome = search_until_recall(contents, MANY_CELLS, 0.9999, lambda pairs: 0.9999, cache)
+    outcome = search_until_recall(contents, MANY_CELLS, 0.9999, at(0.9999), cache)
     assert outcome.effort == first_effort(MANY_CELLS)
     assert outcome.target_met
     assert outcome.estimate.recall is None

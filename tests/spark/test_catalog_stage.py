@@ -9,11 +9,11 @@ from dedup_job.errors import CatalogError, ImageRejected
 from dedup_job.io.catalog import catalog_base, plan_catalog, read_catalog
 from dedup_job.io.uris import fetch_key, redact, resolve, uri_key
 from dedup_job.stages.catalog import (
+    accepted_rows,
     canonical_json,
     classify_catalog,
     product_key,
     rejected_rows,
-    usable_rows,
 )
 from dedup_job.tables import CATALOG_REJECTS, CATALOG_ROWS, RAW_CATALOG, arrow_batch
 
@@ -40,7 +40,7 @@ def split(spark, raw_rows, n_partitions=2):
     tuples = [tuple(row[name] for name in RAW_CATALOG.column_names) for row in raw_rows]
     raw = spark.createDataFrame(tuples, RAW_CATALOG.ddl).repartition(n_partitions)
     classified = classify_catalog(raw, BASE)
-    rows, rejects = usable_rows(classified), rejected_rows(classified)
+    rows, rejects = accepted_rows(classified), rejected_rows(classified)
     assert rows.columns == CATALOG_ROWS.column_names
     assert rejects.columns == CATALOG_REJECTS.column_names
     collected = []
@@ -206,7 +206,7 @@ def test_a_catalog_and_its_rows_on_s3(spark, s3_server):
     config = CatalogConfig(path="s3://shop/catalog", block_by=("brand",), canonical_order="brand")
     raw = read_catalog(spark, plan_catalog(config))
     classified = classify_catalog(raw, catalog_base(config))
-    rows, rejects = usable_rows(classified), rejected_rows(classified)
+    rows, rejects = accepted_rows(classified), rejected_rows(classified)
     assert [
         tuple(row)
         for row in rows.orderBy("position")
