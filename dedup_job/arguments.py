@@ -37,6 +37,23 @@ _RUN_FLAGS = {
     ),
     "--canonical-order": ("catalog.canonical_order", "ORDER", 'who survives: "in_stock desc, id"'),
     "--runtime": ("model.runtime", "NAME", "litert (int8, CPU) or tensorflow [litert]"),
+    "--catalog-mode": (
+        "catalog.mode",
+        "MODE",
+        "snapshot: the whole catalog; delta: only new and changed SKUs [snapshot]",
+    ),
+    "--revalidate-days": (
+        "fetch.revalidate_days",
+        "N",
+        "days before a remote photo's server is asked again whether it changed [0]",
+    ),
+    "--chunk-photos": (
+        "embed.chunk_photos",
+        "N",
+        "photos after which a killed run can continue [about a minute of work]",
+    ),
+    "--keep-runs": ("keep_runs", "N", "published runs to keep; older ones are deleted [all]"),
+    "--reason": ("reason", "TEXT", "why a gate is accepted; kept in the manifest"),
     "--dollars-per-core-hour": (
         "dollars_per_core_hour",
         "D",
@@ -94,6 +111,16 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     for flag, (_, metavar, text) in _RUN_FLAGS.items():
         target = either if flag in _EXCLUSIVE else parser
         target.add_argument(flag, metavar=metavar, help=text)
+    parser.add_argument(
+        "--accept",
+        action="append",
+        default=[],
+        metavar="GATE",
+        help="publish although this gate is broken; needs --reason; repeatable",
+    )
+    parser.add_argument(
+        "--shadow", action="store_true", help="report what would change, publish nothing"
+    )
     parser.add_argument("--config", metavar="FILE.yaml", help="settings by section")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting; repeatable"
@@ -130,6 +157,10 @@ def _flag_settings(arguments: argparse.Namespace) -> list[tuple[str, Setting]]:
         text = getattr(arguments, flag.lstrip("-").replace("-", "_"))
         if text is not None:
             found.append((key, Setting(_read(key, text, flag), f"flag {flag}")))
+    if arguments.accept:
+        found.append(("accept", Setting(arguments.accept, "flag --accept")))
+    if arguments.shadow:
+        found.append(("shadow", Setting(True, "flag --shadow")))
     return found
 
 

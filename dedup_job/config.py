@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dedup_job.kernels.images import ImageLimits
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -55,6 +56,10 @@ class CatalogConfig(_Section):
         "", description='columns that rank survivors, "in_stock desc, created_at asc"'
     )
     delimiter: str = Field(",", min_length=1, max_length=1, description="of CSV files")
+    mode: Literal["snapshot", "delta"] = Field(
+        "snapshot",
+        description="snapshot: the whole catalog; delta: only the SKUs that are new or changed",
+    )
 
 
 class FetchConfig(_Section):
@@ -77,6 +82,12 @@ class FetchConfig(_Section):
     max_attempts: int = Field(3, ge=1, le=10, description="tries for failures that may pass")
     n_threads: int = Field(
         0, ge=0, le=64, description="fetch threads a task; 0 = 1 for files, 16 for remote"
+    )
+    revalidate_days: int = Field(
+        0,
+        ge=0,
+        le=365,
+        description="days a remote photo counts as unchanged before its server is asked again",
     )
 
 
@@ -156,6 +167,38 @@ class EmbedConfig(_Section):
 
     photos_per_task: int = Field(2_000, ge=1, description="photos a task takes at most")
     prefetch: int = Field(32, ge=1, description="photos decoded ahead of inference, at most")
+    chunk_photos: int = Field(
+        0,
+        ge=0,
+        description="photos after which a killed run can continue; 0 = about a minute of work",
+    )
+    known_contents: int = Field(
+        1_000_000,
+        ge=0,
+        description="most frequent embedded contents that workers recognise in what they fetch",
+    )
+
+
+class GatesConfig(_Section):
+    """What holds a run back; `--accept GATE --reason TEXT` lets one through. See nightly/gates.py."""
+
+    max_reject_rate: Share = Field(0.2, description="rejects: share of catalog rows rejected")
+    max_row_drop: Share = Field(0.2, description="row_drop: share of rows fewer than last run")
+    max_group_size: int = Field(500, ge=2, description="largest_group: SKUs of one group")
+    max_grouped_share_change: Share = Field(
+        0.1, description="drift: change of the share of rows in groups against the last run"
+    )
+    max_threshold_change: Share = Field(
+        0.05, description="drift: change of the solved threshold against the last run"
+    )
+
+
+class LeaseConfig(_Section):
+    """The lock on a warehouse."""
+
+    ttl_s: Seconds = Field(
+        120.0, description="seconds without a heartbeat after which another run takes over"
+    )
 
 
 class JobConfig(_Section):
@@ -170,6 +213,14 @@ class JobConfig(_Section):
     match: MatchConfig = MatchConfig()
     candidates: CandidatesConfig = CandidatesConfig()
     embed: EmbedConfig = EmbedConfig()
+    gates: GatesConfig = GatesConfig()
+    lease: LeaseConfig = LeaseConfig()
+    accept: tuple[str, ...] = Field((), description="gates that this run may break")
+    reason: str = Field("", description="why; kept in the run's manifest")
+    shadow: bool = Field(False, description="report what would change, publish nothing")
+    keep_runs: int | None = Field(
+        None, ge=1, description="published runs to keep; null = all of them"
+    )
     dollars_per_core_hour: float | None = Field(
         None, gt=0, description="price, to report cost per million photos"
     )
@@ -195,6 +246,12 @@ class JobConfig(_Section):
                 "warehouse": True,
                 "run_date": True,
                 "embed": True,
+                "gates": True,
+                "lease": True,
+                "accept": True,
+                "reason": True,
+                "shadow": True,
+                "keep_runs": True,
                 "dollars_per_core_hour": True,
                 "catalog": {"path", "image_root"},
                 "model": {"bundle"},

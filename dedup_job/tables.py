@@ -79,7 +79,7 @@ DUPLICATE_GROUPS = _table(
     Column(
         "group_id",
         "string",
-        "the group; in this version named anew every night, so it joins tables of one run only",
+        "the group; stays the same from night to night (docs/adr/0011)",
     ),
     Column(
         "sku_id", "string", "the member; of products with variants, the SKU that stands for them"
@@ -102,12 +102,12 @@ DUPLICATE_GROUPS = _table(
     Column(
         "group_first_seen",
         "date",
-        "run date on which the group was born; in this version always the run's own",
+        "run date on which the group was born",
     ),
     Column(
         "member_since",
         "date",
-        "run date since which the SKU is in this group; in this version always the run's own",
+        "run date since which the SKU is in this group without a break",
     ),
     Column("variant_group", "string", "the product whose sizes this SKU stands for", nullable=True),
     _RUN_ID,
@@ -141,9 +141,24 @@ DUPLICATE_PAIRS = _table(
     Column(
         "is_new",
         "boolean",
-        "whether the pair was absent from the last published run; in this version always true",
+        "whether the pair was absent from the last published run before this run date",
     ),
     Column("model_id", "string", "the model that made the embeddings"),
+    _RUN_ID,
+)
+
+GROUP_CHANGES = _table(
+    "group_changes",
+    "a group whose members changed since the last published run before this run date",
+    Column("change", "string", "created, grown, shrunk, merged, split or dissolved"),
+    Column("group_id", "string", "the group"),
+    Column(
+        "previous_group_ids",
+        "array<string>",
+        "groups of that run from which members came, its own id included; sorted",
+    ),
+    Column("added_sku_ids", "array<string>", "members now and not then, sorted"),
+    Column("removed_sku_ids", "array<string>", "members then and not now, sorted"),
     _RUN_ID,
 )
 
@@ -193,7 +208,7 @@ RUNS = _table(
     Column(
         "n_reused",
         "bigint",
-        "rows whose photo content was embedded by an earlier run; in this version always 0",
+        "rows whose photo content was embedded by an earlier run",
     ),
     Column("n_shared_content", "bigint", "rows whose content another row brought first"),
     Column("n_placeholder", "bigint", "rows that show a placeholder"),
@@ -217,6 +232,7 @@ RUN_METRICS = _table(
 REPORT_TABLES = (
     DUPLICATE_GROUPS,
     DUPLICATE_PAIRS,
+    GROUP_CHANGES,
     REJECTED_IMAGES,
     PLACEHOLDER_IMAGES,
     RUNS,
@@ -232,20 +248,36 @@ IMAGE_EMBEDDINGS = _table(
 
 CATALOG_IMAGES = _table(
     "catalog_images",
-    "a usable catalog row, as last seen",
+    "a catalog row whose photo was read, as last seen; rows that left stay for 30 days",
     Column("sku_id", "string", "as in the catalog"),
     Column("uri_key", "string", "SHA-256 of the URI without its query string"),
-    Column(
-        "image_version", "string", "as in the catalog; no effect in this version", nullable=True
-    ),
-    Column("etag", "string", "what the store said; in this version null", nullable=True),
+    Column("image_version", "string", "as in the catalog", nullable=True),
+    Column("etag", "string", "what the store said", nullable=True),
     Column("n_bytes", "bigint", "file size", nullable=True),
-    Column("modified_at", "timestamp", "what the store said; in this version null", nullable=True),
+    Column("modified_at", "timestamp", "what the store said, UTC", nullable=True),
     _SHA,
-    Column("width", "int", "pixels, as displayed"),
-    Column("height", "int", "pixels, as displayed"),
-    Column("last_seen", "date", "run date"),
+    Column("width", "int", "pixels, as displayed; null when rejected", nullable=True),
+    Column("height", "int", "pixels, as displayed; null when rejected", nullable=True),
+    Column("last_seen", "date", "run date of the last catalog that held this row"),
     Column("image_uri", "string", "without credentials or query"),
+    Column("fetch_key", "string", "SHA-256 of the URI with its query string"),
+    Column("checked_on", "date", "run date on which the store was last asked for the photo"),
+    Column("reason", "string", "why the content is rejected; null when usable", nullable=True),
+    Column("detail", "string", "null when usable", nullable=True),
+    Column("catalog_row", "string", "as in rejected_images"),
+    Column("position", "bigint", "order of the catalog's rows"),
+    Column("variant_group", "string", "as in the catalog", nullable=True),
+    Column("product", "string", "what is compared: the variant group or the SKU"),
+    Column("block", "string", "values of the --block-by columns, JSON"),
+    Column("conflict", "string", "values of the --conflict columns, JSON"),
+    Column("order_values", "array<string>", "values of the --canonical-order columns"),
+)
+
+SEARCHED_CONTENTS = _table(
+    "searched_contents",
+    "a photo content whose pairs within its block are all in scored_pairs",
+    Column("block", "string", "values of the --block-by columns, JSON"),
+    _SHA,
 )
 
 SCORED_PAIRS = _table(
@@ -256,7 +288,7 @@ SCORED_PAIRS = _table(
     Column("cosine", "float", "exact cosine similarity"),
 )
 
-STATE_TABLES = (IMAGE_EMBEDDINGS, CATALOG_IMAGES, SCORED_PAIRS)
+STATE_TABLES = (IMAGE_EMBEDDINGS, CATALOG_IMAGES, SEARCHED_CONTENTS, SCORED_PAIRS)
 
 # Tables between stages: never published, but as firmly declared.
 
@@ -313,22 +345,46 @@ CATALOG_ROWS = _table(
     ),
 )
 
+PHOTO_REQUESTS = _table(
+    "photo_requests",
+    "a photo to fetch, or to ask its store about where an earlier run knows it",
+    Column("fetch_key", "string", "as in catalog_rows"),
+    Column("source_uri", "string", "absolute URI to fetch; may carry a query: never published"),
+    Column("content_sha256", "string", "as last seen; null: fetch in any case", nullable=True),
+    Column("width", "int", "as last seen", nullable=True),
+    Column("height", "int", "as last seen", nullable=True),
+    Column("n_bytes", "bigint", "as last seen", nullable=True),
+    Column("etag", "string", "as last seen", nullable=True),
+    Column("modified_at", "timestamp", "as last seen, UTC", nullable=True),
+    Column("reason", "string", "as last seen", nullable=True),
+    Column("detail", "string", "as last seen", nullable=True),
+)
+
 PHOTOS = _table(
     "photos",
-    "a fetched photo (one per fetch_key): usable, or rejected with its reason",
+    "what became of a photo (one per fetch_key): usable, or rejected with its reason",
     Column("fetch_key", "string", "as in catalog_rows"),
-    Column("content_sha256", "string", "null when the photo was not fetched", nullable=True),
+    Column("content_sha256", "string", "null when the photo could not be read", nullable=True),
     Column("width", "int", "pixels, as displayed", nullable=True),
     Column("height", "int", "pixels, as displayed", nullable=True),
     Column("n_bytes", "bigint", "file size", nullable=True),
     Column(
         "embedding",
         "array<float>",
-        "null when rejected, or when an equal content of the same task carries it",
+        "null when rejected, when an equal content of the same task carries it, or when an "
+        "earlier run embedded the content",
         nullable=True,
     ),
     Column("reason", "string", "null when usable", nullable=True),
     Column("detail", "string", "null when usable", nullable=True),
+    Column("etag", "string", "what the store said", nullable=True),
+    Column("modified_at", "timestamp", "what the store said, UTC", nullable=True),
+    Column(
+        "origin",
+        "string",
+        "fetched; not_modified: the store was asked and nothing was sent; remembered: not asked",
+    ),
+    Column("checked_on", "date", "null: in this run", nullable=True),
 )
 
 USABLE_ROWS = _table(
