@@ -260,7 +260,7 @@ CATALOG_IMAGES = _table(
     Column("height", "int", "pixels, as displayed; null when rejected", nullable=True),
     Column("last_seen", "date", "run date of the last catalog that held this row"),
     Column("image_uri", "string", "without credentials or query"),
-    Column("fetch_key", "string", "SHA-256 of the URI with its query string"),
+    Column("fetch_key", "string", "SHA-256 of the URI, its query string included, signatures not"),
     Column("checked_on", "date", "run date on which the store was last asked for the photo"),
     Column("reason", "string", "why the content is rejected; null when usable", nullable=True),
     Column("detail", "string", "null when usable", nullable=True),
@@ -326,7 +326,7 @@ CATALOG_ROWS = _table(
     Column("sku_id", "string", "as in the catalog"),
     Column("image_uri", "string", "as in the catalog, without credentials or query"),
     Column("source_uri", "string", "absolute URI to fetch; may carry a query: never published"),
-    Column("fetch_key", "string", "SHA-256 of source_uri: what is fetched once"),
+    Column("fetch_key", "string", "SHA-256 of source_uri without signatures: what is fetched once"),
     Column("uri_key", "string", "SHA-256 of source_uri without its query string"),
     Column("image_version", "string", "as in the catalog", nullable=True),
     Column("variant_group", "string", "as in the catalog", nullable=True),
@@ -358,6 +358,14 @@ PHOTO_REQUESTS = _table(
     Column("modified_at", "timestamp", "as last seen, UTC", nullable=True),
     Column("reason", "string", "as last seen", nullable=True),
     Column("detail", "string", "as last seen", nullable=True),
+)
+
+PHOTO_PLAN = _table(
+    "photo_plan",
+    "a photo of the catalog (one per fetch_key) with what an earlier run knows of it",
+    *PHOTO_REQUESTS.columns,
+    Column("checked_on", "date", "run date on which its store was last asked", nullable=True),
+    Column("is_remembered", "boolean", "taken as unchanged without asking its store"),
 )
 
 PHOTOS = _table(

@@ -81,6 +81,15 @@ class Folder:
             return []
         return sorted(e["name"].rsplit("/", 1)[-1] for e in entries if e["type"] == "file")
 
+    def folder_names(self) -> list[str]:
+        """Names of the folders directly in this folder, sorted; empty when it does not exist."""
+        try:
+            entries: list[dict[str, Any]] = self._filesystem().ls(self.uri, detail=True)
+        except FileNotFoundError:
+            return []
+        names = (e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] != "file")
+        return sorted(names)
+
     def copy_in(self, source: "Folder", name: str, new_name: str) -> None:
         """Copy a file of another folder of the same store into this one."""
         self._filesystem().copy(source.path(name), self.path(new_name))

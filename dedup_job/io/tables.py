@@ -81,6 +81,24 @@ def write_table(
     return StoredTable(table, folder, tuple(files))
 
 
+def transform_table(
+    spark: SparkSession, stored: StoredTable, table: Table, folder: Folder, transform: Transform
+) -> StoredTable:
+    """Turn a stored table into another one: one task per file, in one Python process each.
+
+    Args:
+        spark: the session.
+        stored: what is read.
+        table: what is written.
+        folder: where; need not exist.
+        transform: from the Arrow batches of one file to those of `table`.
+    """
+    files = [file.name for file in stored.files]
+    read = partial(_read_partition, folder=stored.folder, files=files, table=stored.table)
+    numbers = spark.range(0, len(files), 1, max(1, len(files)))
+    return write_table(numbers, table, folder, partial(_read_and, read=read, then=transform))
+
+
 def write_rows(rows: Sequence[dict[str, object]], table: Table, folder: Folder) -> StoredTable:
     """Store a few rows from the driver; with no rows, one file that carries the schema."""
     folder.create()
@@ -140,6 +158,14 @@ def _write_partition(
         ],
         schema=_FILE_ARROW,
     )
+
+
+def _read_and(
+    batches: Iterator[pa.RecordBatch],
+    read: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]],
+    then: Transform,
+) -> Batches:
+    return then(read(batches))
 
 
 def _write_file(batches: Batches, table: Table, folder: Folder) -> TableFile:

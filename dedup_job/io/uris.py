@@ -20,6 +20,11 @@ MAX_URI_CHARS = 8192
 _SHOWN_CHARS = 1000
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Query parameters of presigned URLs: Amazon S3 and CloudFront, Google Cloud Storage, Azure SAS.
+_SIGNING = re.compile(
+    r"(?i:x-amz-[a-z0-9-]+|x-goog-[a-z0-9-]+)=|(?:AWSAccessKeyId|GoogleAccessId|Signature|Expires|"
+    r"Policy|Key-Pair-Id|sv|ss|srt|sr|sp|st|se|spr|sig|skoid|sktid|skt|ske|sks|skv)="
+)
 _AUTHORITY_LIKE = re.compile(r"[\w.-]*(:\d*)?|\[[0-9A-Fa-f:.]*\](:\d*)?")
 
 
@@ -129,8 +134,15 @@ def uri_key(uri: str) -> str:
 
 
 def fetch_key(uri: str) -> str:
-    """SHA-256 (64 hex digits) of the whole URI: `?id=1` and `?id=2` are two photos."""
-    return _sha256(uri)
+    """SHA-256 (64 hex digits) of what names a photo: `?id=1` and `?id=2` are two photos.
+
+    A signature in a query changes every night and names nothing: it is left out.
+    """
+    path, mark, query = uri.partition("?")
+    if not mark or not uri.startswith(("http:", "https:")):
+        return _sha256(uri)
+    kept = [part for part in query.split("&") if not _SIGNING.match(part)]
+    return _sha256(f"{path}?{'&'.join(kept)}" if kept else path)
 
 
 def refused(detail: str) -> ImageRejected:
