@@ -1,30 +1,29 @@
 """The nightly run, readable top to bottom: catalog, photos, candidates, groups, reports, publish.
 
 Stages are pure functions of DataFrames; everything they pass on is stored once below the
-warehouse's staging folder, so that no photo is fetched or embedded twice when Spark looks again.
+warehouse's staging folder, so that no photo is fetched or embedded twice when Spark looks again, and
+a run that was killed continues from its last finished step.
 """
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from dedup_job.config import JobConfig
-from dedup_job.errors import ConfigError, GateError
-from dedup_job.io.bundles import load_shipped, locate_bundle, ship_bundle
+from dedup_job.errors import ConfigError, DedupError
+from dedup_job.io.bundles import locate_bundle
 from dedup_job.io.catalog import Part, catalog_base, plan_catalog, read_catalog
-from dedup_job.io.fetch import open_fetch
-from dedup_job.io.fetch_policy import FetchPolicy
-from dedup_job.io.progress import watch_files
-from dedup_job.io.session import count_cores, open_session
+from dedup_job.io.embedding_store import EmbeddingStore
+from dedup_job.io.lease import acquire_lease
+from dedup_job.io.manifests import newest_published
+from dedup_job.io.session import open_session
+from dedup_job.io.snapshot import inputs_digest, snapshot_catalog
 from dedup_job.io.storage import open_warehouse
 from dedup_job.io.tables import read_table, write_table
-from dedup_job.kernels.bundle import Manifest
-from dedup_job.kernels.calibration import Calibration, read_calibration
+from dedup_job.kernels.calibration import read_calibration
 from dedup_job.kernels.model import load_embedder
 from dedup_job.kernels.ranking import OrderColumn, parse_canonical_order
 from dedup_job.kernels.threshold import (
@@ -34,12 +33,17 @@ from dedup_job.kernels.threshold import (
     search_floor,
     solve_threshold,
 )
-from dedup_job.nightly.context import RunContext, start_run
+from dedup_job.nightly.context import RunContext
+from dedup_job.nightly.gates import check_acceptance
+from dedup_job.nightly.journal import open_journal
+from dedup_job.nightly.memory import Memory, check_delta, recall_runs
+from dedup_job.nightly.photo_stage import Model, PhotoCounts, read_photos
+from dedup_job.nightly.record import RunRecord, name_run
 from dedup_job.nightly.report_tables import Findings
 from dedup_job.nightly.reporting import publish_run
 from dedup_job.nightly.results import RunResult, Search
 from dedup_job.settings import Settings
-from dedup_job.stages.candidates import count_cosines, search_until_recall
+from dedup_job.stages.candidates import SearchOutcome, count_cosines, search_until_recall
 from dedup_job.stages.catalog import (
     CLASSIFIED_CATALOG,
     accepted_rows,
@@ -48,65 +52,60 @@ from dedup_job.stages.catalog import (
 )
 from dedup_job.stages.cells import plan_cells
 from dedup_job.stages.embeddings import (
+    add_carried_rows,
+    all_embeddings,
     comparable_rows,
-    distinct_embeddings,
     find_placeholders,
-    photo_requests,
+    new_embeddings,
     reject_photos,
     searchable_contents,
     usable_rows,
 )
 from dedup_job.stages.groups import Grouping, GroupRules, group_products
 from dedup_job.stages.pairs import match_products
-from dedup_job.stages.photo_worker import (
-    LOCAL_PHOTOS_PER_HANDOVER,
-    EmbedPhotos,
-    count_photo_tasks,
-)
+from dedup_job.stages.photo_plan import carried_rows
 from dedup_job.stages.products import represent_products
 from dedup_job.tables import (
+    CATALOG_IMAGES,
     CONTENTS,
-    PHOTOS,
     PLACEHOLDERS,
     PRODUCT_PAIRS,
     PRODUCTS,
     USABLE_ROWS,
 )
+from dedup_job.version import VERSION
 
 logger = logging.getLogger("dedup_job")
-_REMOTE_FETCH_THREADS = 16
-
-
-@dataclass(frozen=True)
-class Model:
-    """The bundle of a run, verified."""
-
-    directory: Path
-    manifest: Manifest
-    calibration: Calibration
 
 
 @dataclass(frozen=True)
 class Catalog:
     """The catalog in two: rows that name a photo, and rejects. `n_rows` counts both.
 
-    `base` is what relative image URIs are relative to.
+    `base` is what relative image URIs are relative to. On a delta night `carried` holds the
+    CATALOG_IMAGES rows of the SKUs that the delta does not mention; `n_rows` counts them too.
     """
 
     base: str
     n_rows: int
     rows: DataFrame
     rejects: DataFrame
+    carried: DataFrame | None
 
 
 @dataclass(frozen=True)
 class Photos:
-    """What the photo stage leaves behind; every frame reads what is stored, none fetches again."""
+    """What the photo stage leaves behind; every frame reads what is stored, none fetches again.
 
-    n_photos: int
+    `embedded` is IMAGE_EMBEDDINGS of this run alone, `embeddings` those of all contents.
+    """
+
+    counts: PhotoCounts
+    photos: DataFrame
     usable: DataFrame
     rejects: DataFrame
     placeholders: DataFrame
+    embedded: DataFrame
     embeddings: DataFrame
 
 
@@ -119,35 +118,82 @@ def run(settings: Settings) -> RunResult:
         DedupError: exit code 1.
     """
     config = settings.config
+    check_acceptance(config)
     if not config.catalog.path:
         raise ConfigError("catalog.path is missing; give --catalog PATH")
     warehouse = open_warehouse(config.warehouse)
     order = parse_canonical_order(config.catalog.canonical_order)
     parts = plan_catalog(config.catalog)
     model = open_model(config)
-    spark = open_session()
-    context = start_run(spark, warehouse, config.run_date)
-    try:
-        catalog = take_catalog(context, config, parts)
-        photos = embed_photos(context, config, model, catalog)
-        photo_rows, contents = select_contents(context, photos)
-        search, photo_pairs = find_candidates(context, config, model, contents)
-        grouping = group(context, config, order, photo_rows, contents, search, photo_pairs)
-        found = Findings(
-            n_catalog_rows=catalog.n_rows,
-            n_photos=photos.n_photos,
-            search=search,
-            usable=photos.usable,
-            catalog_rejects=catalog.rejects,
-            photo_rejects=photos.rejects,
-            placeholders=photos.placeholders,
-            embeddings=photos.embeddings,
-            photo_pairs=photo_pairs,
-            grouping=grouping,
-        )
-        return publish_run(context, settings, model.calibration, found)
-    finally:
-        context.clean_up()
+    run_date = config.run_date or datetime.now(UTC).date()
+    if config.catalog.mode == "delta":
+        newest = newest_published(warehouse)
+        check_delta(newest, run_date, model.manifest.model_id, settings.as_dict())
+    warehouse.create()
+    run_id = name_run()
+    with acquire_lease(warehouse, run_id, config.lease.ttl_s) as lease:
+        record = RunRecord(warehouse, run_id, run_date, settings, snapshot_catalog(parts))
+        with record:
+            spark = open_session()
+            memory = recall_runs(spark, warehouse, run_date, is_shadow=config.shadow)
+            record.base_run_id = memory.base.run_id if memory.base else None
+            inputs = digest_inputs(record, config, model, memory)
+            journal = open_journal(warehouse, run_id, inputs)
+            context = RunContext(
+                spark, warehouse, run_date, run_id, record.started_at, lease, journal
+            )
+            record.context = context
+            found = find_duplicates(context, settings, model, memory, order, parts)
+            return publish_run(record, settings, model.calibration, memory, found)
+
+
+def digest_inputs(record: RunRecord, config: JobConfig, model: Model, memory: Memory) -> str:
+    """What decides a run's result: equal digests may share their work."""
+    return inputs_digest(
+        record.inputs,
+        config.fingerprint(),
+        config.catalog.path,
+        catalog_base(config.catalog),
+        model.manifest.model_id,
+        model.calibration.calibration_id,
+        record.run_date,
+        memory.newest.run_id if memory.newest else None,
+        record.base_run_id,
+        VERSION,
+    )
+
+
+def find_duplicates(
+    context: RunContext,
+    settings: Settings,
+    model: Model,
+    memory: Memory,
+    order: tuple[OrderColumn, ...],
+    parts: Sequence[Part],
+) -> Findings:
+    """The stages in order: from the catalog's files to groups, all of it in staging."""
+    config = settings.config
+    catalog = take_catalog(context, config, parts, memory)
+    photos = embed_photos(context, settings, model, catalog, memory)
+    photo_rows, contents = select_contents(context, photos)
+    search, outcome = find_candidates(context, config, model, contents, memory)
+    grouping = group(context, config, order, photo_rows, contents, search, outcome.pairs, memory)
+    return Findings(
+        n_catalog_rows=catalog.n_rows,
+        photo_counts=photos.counts,
+        search=search,
+        outcome=outcome,
+        rows=catalog.rows,
+        carried_rows=catalog.carried,
+        photos=photos.photos,
+        usable=photos.usable,
+        catalog_rejects=catalog.rejects,
+        photo_rejects=photos.rejects,
+        placeholders=photos.placeholders,
+        embedded=photos.embedded,
+        contents=contents,
+        grouping=grouping,
+    )
 
 
 def open_model(config: JobConfig) -> Model:
@@ -157,85 +203,74 @@ def open_model(config: JobConfig) -> Model:
     return Model(directory, manifest, read_calibration(directory, manifest.model_id))
 
 
-def take_catalog(context: RunContext, config: JobConfig, parts: Sequence[Part]) -> Catalog:
+def take_catalog(
+    context: RunContext, config: JobConfig, parts: Sequence[Part], memory: Memory
+) -> Catalog:
     """Read the catalog and part it into rows that name a photo, and rejects."""
     with context.stage("catalog"):
         raw, base = read_catalog(context.spark, parts), catalog_base(config.catalog)
-        stored = context.store(classify_catalog(raw, base), CLASSIFIED_CATALOG)
+        judged = classify_catalog(raw, base)
+        stored = context.step(
+            CLASSIFIED_CATALOG, lambda folder: write_table(judged, CLASSIFIED_CATALOG, folder)
+        )
         classified = read_table(context.spark, stored)
-        return Catalog(base, stored.n_rows, accepted_rows(classified), rejected_rows(classified))
+        rows, rejects = accepted_rows(classified), rejected_rows(classified)
+        images = memory.catalog_images()
+        if config.catalog.mode == "snapshot" or images is None:
+            return Catalog(base, stored.n_rows, rows, rejects, None)
+        mentioned = classified.where("sku_id IS NOT NULL")
+        kept = context.materialise(carried_rows(images, mentioned), CATALOG_IMAGES)
+        n_kept = kept.count()
+        logger.info("catalog: %d rows of SKUs that the delta does not mention", n_kept)
+        return Catalog(base, stored.n_rows + n_kept, rows, rejects, kept)
 
 
-def embed_photos(context: RunContext, config: JobConfig, model: Model, catalog: Catalog) -> Photos:
-    """Fetch, decode and embed every photo once; find rejects and placeholders."""
+def embed_photos(
+    context: RunContext, settings: Settings, model: Model, catalog: Catalog, memory: Memory
+) -> Photos:
+    """Know every photo, fetching and embedding what is new; find rejects and placeholders."""
+    config = settings.config
     with context.stage("embeddings"):
-        n_cores, per_task = count_cores(context.spark), config.embed.photos_per_task
-        n_tasks = count_photo_tasks(catalog.n_rows, n_cores, per_task)
-        requests, folder = photo_requests(catalog.rows, n_tasks), context.new_folder(PHOTOS.name)
-        worker = photo_worker(context, config, model, catalog)
-        with watch_files(folder, n_tasks, "photos"):
-            stored = write_table(requests, PHOTOS, folder, worker)
-        photos = read_table(context.spark, stored)
-        usable = context.materialise(usable_rows(catalog.rows, photos), USABLE_ROWS)
-        if catalog.n_rows and usable.isEmpty():
-            raise GateError(
-                f"none of the {catalog.n_rows} catalog rows has a usable photo "
-                f"({most_frequent_reject(catalog, photos)}); nothing was published, the last "
-                "reports stand. Check --image-root, fetch.allow_hosts and the store's credentials"
-            )
+        remembered = memory.judged_photos(settings.as_dict())
+        photos, counts = read_photos(context, config, model, catalog.rows, catalog.base, remembered)
+        rows = add_carried_rows(usable_rows(catalog.rows, photos), catalog.carried)
+        usable = context.materialise(rows, USABLE_ROWS)
         shared = find_placeholders(usable, config.match.max_skus_per_photo)
+        store = EmbeddingStore(context.warehouse, model.manifest.model_id)
+        embedded = new_embeddings(photos)
         return Photos(
-            n_photos=stored.n_rows,
+            counts=counts,
+            photos=photos,
             usable=usable,
             rejects=reject_photos(catalog.rows, photos),
             placeholders=context.materialise(shared, PLACEHOLDERS),
-            embeddings=distinct_embeddings(photos),
+            embedded=embedded,
+            embeddings=all_embeddings(embedded, read_table(context.spark, store.stored())),
         )
 
 
-def most_frequent_reject(catalog: Catalog, photos: DataFrame) -> str:
-    """What to say when nothing is usable: the most frequent reason, how often, an example."""
-    rejects = catalog.rejects.unionByName(reject_photos(catalog.rows, photos))
-    counted = rejects.groupBy("reason").agg(
-        F.count("*").alias("n"), F.min("detail").alias("detail")
-    )
-    top = counted.orderBy(F.desc("n"), "reason").first()
-    return "no reject either" if top is None else f"{top.reason} {top.n} times: {top.detail}"
-
-
-def photo_worker(
-    context: RunContext, config: JobConfig, model: Model, catalog: Catalog
-) -> EmbedPhotos:
-    """Everything a photo task needs, ready to be pickled."""
-    bundle = ship_bundle(context.spark, model.directory, model.manifest, config.model.runtime)
-    policy = FetchPolicy.from_config(config.fetch, [catalog.base])
-    threads_per_task = int(context.spark.conf.get("spark.task.cpus", "1") or 1)
-    is_remote = not catalog.rows.where("source_uri NOT LIKE 'file:%'").isEmpty()
-    return EmbedPhotos(
-        open_fetch=partial(open_fetch, policy),
-        open_embedder=partial(load_shipped, bundle, threads_per_task),
-        limits=config.image_limits(),
-        prefetch=config.embed.prefetch,
-        n_threads=config.fetch.n_threads or (_REMOTE_FETCH_THREADS if is_remote else 1),
-        per_handover=1 if is_remote else LOCAL_PHOTOS_PER_HANDOVER,
-    )
-
-
 def select_contents(context: RunContext, photos: Photos) -> tuple[DataFrame, DataFrame]:
-    """Rows that may match, and their distinct contents with embeddings."""
+    """Rows that may match, and their distinct contents with embeddings.
+
+    Raises:
+        DedupError: a content that a row shows has no embedding.
+    """
     photo_rows = comparable_rows(photos.usable, photos.placeholders)
-    contents = searchable_contents(photo_rows, photos.embeddings)
-    return photo_rows, context.materialise(contents, CONTENTS)
+    contents = context.materialise(searchable_contents(photo_rows, photos.embeddings), CONTENTS)
+    place = ["block", "content_sha256"]
+    n_lost = photo_rows.select(*place).distinct().join(contents, place, "left_anti").count()
+    if n_lost:
+        raise DedupError(
+            f"the embedding store lacks {n_lost} contents of this catalog; run once with "
+            "--catalog-mode snapshot, which embeds them again"
+        )
+    return photo_rows, contents
 
 
 def find_candidates(
-    context: RunContext, config: JobConfig, model: Model, contents: DataFrame
-) -> tuple[Search, DataFrame]:
-    """Search pairs, solve the threshold for this catalog, measure recall there.
-
-    Raises:
-        GateError: recall stays below the target at maximum effort.
-    """
+    context: RunContext, config: JobConfig, model: Model, contents: DataFrame, memory: Memory
+) -> tuple[Search, SearchOutcome]:
+    """Search pairs, solve the threshold for this catalog, measure recall there."""
     with context.stage("candidates"):
         plan = plan_cells(contents, config.candidates)
         size = CatalogSize(plan.n_contents, plan.n_comparisons, config.match.look_alikes_per_sku)
@@ -257,18 +292,9 @@ def find_candidates(
             solve,
             context.materialise,
             plan,
+            memory.carried(model.manifest.model_id, config),
         )
-        search = Search(floor, outcome.threshold, outcome.estimate, outcome.effort, size)
-        recall = outcome.estimate.recall
-        if recall is not None and not outcome.target_met:
-            accepted = max(recall - 0.005, 0.0001)
-            raise GateError(
-                f"candidate recall is {recall:.3f} at maximum effort, candidates.target_recall is "
-                f"{config.candidates.target_recall}; nothing was published. Search harder with "
-                f"--set candidates.n_trees={2 * outcome.effort.n_trees}, or accept it with "
-                f"--set candidates.target_recall={accepted:.4f}"
-            )
-        return search, outcome.pairs
+        return Search(floor, outcome.threshold, outcome.estimate, outcome.effort, size), outcome
 
 
 def choose_threshold(
@@ -292,6 +318,7 @@ def group(
     contents: DataFrame,
     search: Search,
     photo_pairs: DataFrame,
+    memory: Memory,
 ) -> Grouping:
     """From photo pairs to product pairs to groups with a survivor."""
     with context.stage("groups"):
@@ -312,4 +339,4 @@ def group(
             context.run_date,
             n_conflict_columns=len(config.catalog.conflict),
         )
-        return group_products(pairs, products, photo_rows, contents, rules)
+        return group_products(pairs, products, photo_rows, contents, rules, memory.base_groups())

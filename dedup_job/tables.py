@@ -259,6 +259,7 @@ CATALOG_IMAGES = _table(
     Column("width", "int", "pixels, as displayed; null when rejected", nullable=True),
     Column("height", "int", "pixels, as displayed; null when rejected", nullable=True),
     Column("last_seen", "date", "run date of the last catalog that held this row"),
+    Column("in_catalog", "boolean", "whether the catalog of the newest run holds this row"),
     Column("image_uri", "string", "without credentials or query"),
     Column("fetch_key", "string", "SHA-256 of the URI, its query string included, signatures not"),
     Column("checked_on", "date", "run date on which the store was last asked for the photo"),

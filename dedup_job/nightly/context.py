@@ -3,15 +3,19 @@
 import logging
 import time
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 from pyspark.sql import DataFrame, SparkSession
 
+from dedup_job.io.lease import Lease
 from dedup_job.io.storage import Folder
 from dedup_job.io.tables import StoredTable, read_table, write_table
+from dedup_job.nightly.faults import reach
+from dedup_job.nightly.journal import Journal
 from dedup_job.tables import Table
 
 logger = logging.getLogger("dedup_job")
@@ -36,12 +40,10 @@ class RunContext:
     run_date: date
     run_id: str
     started_at: datetime
+    lease: Lease
+    journal: Journal
     metrics: list[Metric] = field(default_factory=list)
-
-    @property
-    def staging(self) -> Folder:
-        """This run's own folder for what is not published yet."""
-        return self.warehouse.child("_staging", self.run_id)
+    _stored: Counter[str] = field(default_factory=Counter)
 
     def store(self, frame: DataFrame, table: Table) -> StoredTable:
         """Compute a table and store it in this run's staging folder."""
@@ -49,18 +51,32 @@ class RunContext:
 
     def new_folder(self, name: str) -> Folder:
         """A staging folder nobody else uses."""
-        return self.staging.child(f"{name}-{uuid.uuid4().hex[:8]}")
+        return self.journal.folder.child(f"{name}-{uuid.uuid4().hex[:8]}")
+
+    def step(
+        self, table: Table, compute: Callable[[Folder], StoredTable], name: str | None = None
+    ) -> StoredTable:
+        """Compute and store a table once, even over several attempts at this run.
+
+        Args:
+            table: what is stored.
+            compute: stores it in the folder it is given.
+            name: of the step; by default the table's name and how many of it this run has stored,
+                which is the same in every attempt, for an attempt takes the same steps in order.
+        """
+        if name is None:
+            self._stored[table.name] += 1
+            name = f"{table.name}-{self._stored[table.name]}"
+        stored = self.journal.find(name, table)
+        if stored is None:
+            stored = compute(self.new_folder(table.name))
+            self.journal.record(name, stored)
+        return stored
 
     def materialise(self, frame: DataFrame, table: Table) -> DataFrame:
-        """Compute a table once; give it back as it is read from storage."""
-        return read_table(self.spark, self.store(frame, table))
-
-    def clean_up(self) -> None:
-        """Delete this run's staging. What cannot be deleted is told, and does not fail the run."""
-        try:
-            self.staging.delete()
-        except Exception as error:  # stores raise many types; the run's own outcome stands
-            logger.warning("could not delete %s (%s): delete it by hand", self.staging.uri, error)
+        """Compute a table once, as a step; give it back as it is read from storage."""
+        stored = self.step(table, lambda folder: write_table(frame, table, folder))
+        return read_table(self.spark, stored)
 
     def measure(self, stage: str, metric: str, value: float | None, unit: str) -> None:
         """Keep a figure for `run_metrics`."""
@@ -83,11 +99,4 @@ class RunContext:
         seconds = time.monotonic() - started
         self.measure(name, "wall_time", seconds, "s")
         logger.info("%s done in %.1f s", name, seconds)
-
-
-def start_run(spark: SparkSession, warehouse: Folder, run_date: date | None) -> RunContext:
-    """Name a run. `run_date` defaults to today in UTC."""
-    now = datetime.now(UTC)
-    run_id = f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-    warehouse.create()
-    return RunContext(spark, warehouse, run_date or now.date(), run_id, now)
+        reach(f"after_{name}")

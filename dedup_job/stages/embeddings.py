@@ -3,18 +3,9 @@
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from dedup_job.tables import CONTENTS, IMAGE_EMBEDDINGS, PHOTO_ROWS, PLACEHOLDERS
+from dedup_job.tables import CONTENTS, IMAGE_EMBEDDINGS, PHOTO_ROWS, PLACEHOLDERS, USABLE_ROWS
 
 _PLACE = ["block", "content_sha256"]
-
-
-def photo_requests(rows: DataFrame, n_tasks: int) -> DataFrame:
-    """The distinct photos to fetch, spread over `n_tasks` tasks.
-
-    Rows that share a URI share a task by construction; a task is also the unit of retry.
-    """
-    requests = rows.select("fetch_key", "source_uri").dropDuplicates(["fetch_key"])
-    return requests.repartition(n_tasks, "fetch_key")
 
 
 def reject_photos(rows: DataFrame, photos: DataFrame) -> DataFrame:
@@ -34,10 +25,27 @@ def usable_rows(rows: DataFrame, photos: DataFrame) -> DataFrame:
     return rows.join(good, "fetch_key").withColumn("n_pixels", n_pixels)
 
 
-def distinct_embeddings(photos: DataFrame) -> DataFrame:
+def add_carried_rows(usable: DataFrame, carried: DataFrame | None) -> DataFrame:
+    """Usable rows with those of a delta night's unmentioned SKUs (CATALOG_IMAGES)."""
+    if carried is None:
+        return usable
+    n_pixels = F.col("width").cast("bigint") * F.col("height")
+    names = USABLE_ROWS.column_names
+    return usable.select(*names).unionByName(
+        carried.withColumn("n_pixels", n_pixels).select(*names)
+    )
+
+
+def new_embeddings(photos: DataFrame) -> DataFrame:
     """One `IMAGE_EMBEDDINGS` row per content: copies that other tasks embedded are dropped."""
     embedded = photos.where("embedding IS NOT NULL")
     return embedded.dropDuplicates(["content_sha256"]).select(*IMAGE_EMBEDDINGS.column_names)
+
+
+def all_embeddings(embedded: DataFrame, stored: DataFrame) -> DataFrame:
+    """`IMAGE_EMBEDDINGS` of tonight and of the store, each content once."""
+    others = stored.join(embedded.select("content_sha256"), "content_sha256", "left_anti")
+    return embedded.unionByName(others)
 
 
 def find_placeholders(usable: DataFrame, max_skus_per_photo: int) -> DataFrame:
@@ -65,18 +73,25 @@ def searchable_contents(photo_rows: DataFrame, embeddings: DataFrame) -> DataFra
     return distinct.join(embeddings, "content_sha256").select(*CONTENTS.column_names)
 
 
-def count_rows_by_origin(usable: DataFrame, placeholders: DataFrame) -> DataFrame:
-    """One row an `origin` (`embedded`, `shared_content`, `placeholder`): `count` of usable rows.
+def count_rows_by_origin(
+    usable: DataFrame, placeholders: DataFrame, embedded: DataFrame
+) -> DataFrame:
+    """One row an `origin`: `count` of usable rows that end there.
 
-    The row that counts as embedded is the first one of its content that shows no placeholder.
+    `embedded` and `reused` count the first row of each content that shows no placeholder, by
+    whether this run embedded the content; other rows are `shared_content` or `placeholder`.
     """
     shown = F.broadcast(placeholders.select(*_PLACE, F.lit(True).alias("is_placeholder")))
     marked = usable.select(*_PLACE, "position").join(shown, _PLACE, "left")
     alike = Window.partitionBy("content_sha256", "is_placeholder").orderBy("position")
     first = F.row_number().over(alike) == 1
+    is_new = F.lit(True).alias("is_new")
+    tonight = embedded.select("content_sha256", is_new)
     origin = (
         F.when(F.col("is_placeholder"), "placeholder")
-        .when(first, "embedded")
-        .otherwise("shared_content")
+        .when(~F.col("is_first"), "shared_content")
+        .when(F.col("is_new"), "embedded")
+        .otherwise("reused")
     )
-    return marked.withColumn("origin", origin).groupBy("origin").count()
+    placed = marked.withColumn("is_first", first).join(tonight, "content_sha256", "left")
+    return placed.withColumn("origin", origin).groupBy("origin").count()

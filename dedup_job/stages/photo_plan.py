@@ -8,6 +8,7 @@ are fetched.
 
 from dataclasses import dataclass
 from datetime import date
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -102,40 +103,47 @@ def photo_requests(plan: DataFrame, n_tasks: int) -> DataFrame:
 
 
 def remember_images(
-    rows: DataFrame, photos: DataFrame, before: DataFrame | None, run_date: date
+    rows: DataFrame,
+    photos: DataFrame,
+    carried: DataFrame | None,
+    before: DataFrame | None,
+    run_date: date,
 ) -> DataFrame:
     """`CATALOG_IMAGES`: what a later night compares with.
 
     Args:
         rows: CATALOG_ROWS.
         photos: PHOTOS; those that could not be read at all are tried again every night.
+        carried: CATALOG_IMAGES rows that count as tonight's, see `carried_rows`.
         before: CATALOG_IMAGES of the last run; its rows that left the catalog stay `KEEP_DAYS`.
         run_date: tonight's.
     """
-    tonight = F.lit(run_date.isoformat()).cast("date")
+    tonight = F.lit(run_date)
     read = photos.where("content_sha256 IS NOT NULL").drop("embedding")
-    seen = (
-        rows.join(read, "fetch_key")
-        .withColumn("last_seen", tonight)
-        .withColumn("checked_on", F.coalesce("checked_on", tonight))
-        .select(*CATALOG_IMAGES.column_names)
-    )
+    seen = rows.join(read, "fetch_key").withColumn("checked_on", F.coalesce("checked_on", tonight))
+    current = [seen] if carried is None else [seen, carried]
+    names = CATALOG_IMAGES.column_names
+    now = [
+        frame.withColumn("last_seen", tonight).withColumn("in_catalog", F.lit(True)).select(*names)
+        for frame in current
+    ]
+    images = reduce(DataFrame.unionByName, now)
     if before is None:
-        return seen
+        return images
     row = ["sku_id", "uri_key"]
     left = before.where(F.date_diff(tonight, "last_seen") <= KEEP_DAYS)
-    return seen.unionByName(left.join(seen.select(*row).distinct(), row, "left_anti"))
+    left = left.join(images.select(*row).distinct(), row, "left_anti")
+    return images.unionByName(left.withColumn("in_catalog", F.lit(False)).select(*names))
 
 
-def carried_rows(before: DataFrame, mentioned: DataFrame, last_run: date) -> DataFrame:
+def carried_rows(before: DataFrame, mentioned: DataFrame) -> DataFrame:
     """CATALOG_IMAGES rows of a delta night's SKUs that the delta does not mention.
 
     Args:
         before: CATALOG_IMAGES of the last run.
         mentioned: `sku_id` of every row of the delta, rejected ones included.
-        last_run: run date of the last run; rows last seen earlier had left the catalog by then.
     """
-    current = before.where((F.col("last_seen") == F.lit(last_run)) & F.col("reason").isNull())
+    current = before.where("in_catalog AND reason IS NULL")
     return current.join(mentioned.select("sku_id").distinct(), "sku_id", "left_anti")
 
 
