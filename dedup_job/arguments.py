@@ -86,6 +86,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     show.add_argument("--top", type=int, default=10, metavar="N", help="groups to print [10]")
     show.add_argument("--json", action="store_true", help="print JSON")
+    runs = commands.add_parser("runs", help="list the runs of a warehouse, or prune old ones")
+    runs.add_argument("--warehouse", required=True, metavar="DIR")
+    runs.add_argument(
+        "--keep-runs", type=_count, metavar="N", help="delete all but the newest N published runs"
+    )
+    runs.add_argument("--json", action="store_true", help="print JSON")
+    views = commands.add_parser("views", help="print SQL for views that show the newest run")
+    views.add_argument("--warehouse", required=True, metavar="DIR")
+    views.add_argument("--dialect", choices=("duckdb", "spark"), default="duckdb")
+    compact = commands.add_parser(
+        "compact", help="merge the small files of the embedding store, drop what nothing uses"
+    )
+    compact.add_argument("--warehouse", required=True, metavar="DIR")
+    forget = commands.add_parser("forget", help="erase SKUs from everything in a warehouse")
+    forget.add_argument("sku_ids", nargs="+", metavar="SKU")
+    forget.add_argument("--warehouse", required=True, metavar="DIR")
     export = commands.add_parser("export-embeddings", help="write sku_id, image_uri, embedding")
     export.add_argument("--warehouse", required=True, metavar="DIR")
     export.add_argument("--out", required=True, metavar="FILE", help="Parquet file to write")
@@ -97,6 +113,12 @@ def _date(text: str) -> datetime.date:
         return datetime.date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected YYYY-MM-DD, got {text!r}") from None
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 def build_run_parser(prog: str) -> argparse.ArgumentParser:

@@ -8,9 +8,11 @@ import argparse
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from dedup_job.arguments import build_parser, build_run_parser, parse, settings_from
 from dedup_job.errors import (
@@ -52,12 +54,14 @@ def run_and_exit() -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one `dedup-job` command; returns the exit code."""
-    return _guarded(lambda: _dispatch(parse(build_parser(), arguments)))
+    command = shlex.join(["dedup-job", *arguments])
+    return _guarded(lambda: _dispatch(parse(build_parser(), arguments), command))
 
 
 def main_nightly(arguments: Sequence[str]) -> int:
     """Run the job as `jobs/nightly_dedup.py`; returns the exit code."""
-    return _guarded(lambda: _run(parse(build_run_parser("nightly_dedup.py"), arguments)))
+    command = f"spark-submit ... jobs/nightly_dedup.py {shlex.join(arguments)}"
+    return _guarded(lambda: _run(parse(build_run_parser("nightly_dedup.py"), arguments), command))
 
 
 def _guarded(command: Callable[[], None]) -> int:
@@ -107,9 +111,9 @@ def _explain(error: Exception) -> int:
     return 1
 
 
-def _dispatch(arguments: argparse.Namespace) -> None:
+def _dispatch(arguments: argparse.Namespace, command: str) -> None:
     if arguments.command == "run":
-        _run(arguments)
+        _run(arguments, command)
     elif arguments.command == "demo":
         from dedup_job.commands.demo import demo
 
@@ -131,8 +135,8 @@ def _dispatch(arguments: argparse.Namespace) -> None:
         print(f"{n_rows} embeddings written to {arguments.out}")
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    settings = settings_from(arguments)
+def _run(arguments: argparse.Namespace, command: str) -> None:
+    settings = replace(settings_from(arguments), command=command)
     if arguments.print_config:
         print("\n".join(settings.lines()))
         return

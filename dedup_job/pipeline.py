@@ -37,11 +37,11 @@ from dedup_job.nightly.context import RunContext
 from dedup_job.nightly.gates import check_acceptance
 from dedup_job.nightly.journal import open_journal
 from dedup_job.nightly.memory import Memory, check_delta, recall_runs
-from dedup_job.nightly.photo_stage import Model, PhotoCounts, read_photos
+from dedup_job.nightly.photo_stage import Model, read_photos
 from dedup_job.nightly.record import RunRecord, name_run
 from dedup_job.nightly.report_tables import Findings
 from dedup_job.nightly.reporting import publish_run
-from dedup_job.nightly.results import RunResult, Search
+from dedup_job.nightly.results import PhotoCounts, RunResult, Search
 from dedup_job.settings import Settings
 from dedup_job.stages.candidates import SearchOutcome, count_cosines, search_until_recall
 from dedup_job.stages.catalog import (
@@ -144,7 +144,7 @@ def run(settings: Settings) -> RunResult:
             )
             record.context = context
             found = find_duplicates(context, settings, model, memory, order, parts)
-            return publish_run(record, settings, model.calibration, memory, found)
+            return publish_run(record, context, settings, model.calibration, memory, found)
 
 
 def digest_inputs(record: RunRecord, config: JobConfig, model: Model, memory: Memory) -> str:

@@ -18,7 +18,7 @@ from dedup_job.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "DEDUP_"
 # Read by other parts of the package; not settings of a run.
-_NOT_SETTINGS = {"DEDUP_LOCAL_CORES", "DEDUP_TRACEBACK"}
+_NOT_SETTINGS = {"DEDUP_LOCAL_CORES", "DEDUP_TRACEBACK", "DEDUP_FAIL_AT"}
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Settings:
-    """A validated configuration, and the source of each of its keys."""
+    """A validated configuration, the source of each of its keys, and the command that set it."""
 
     config: JobConfig
     sources: dict[str, str]
+    command: str = "dedup-job run ..."
 
     def lines(self) -> list[str]:
         """`key = value  # source`, one line per key, in declaration order."""

@@ -23,6 +23,7 @@ from dedup_job.io.tables import StoredTable, TableFile, read_table, transform_ta
 from dedup_job.kernels.bundle import Manifest
 from dedup_job.kernels.calibration import Calibration
 from dedup_job.nightly.context import RunContext
+from dedup_job.nightly.results import PhotoCounts
 from dedup_job.stages.photo_plan import Trust, photo_requests, plan_photos, remembered_photos
 from dedup_job.stages.photo_worker import (
     LOCAL_PHOTOS_PER_HANDOVER,
@@ -44,16 +45,6 @@ class Model:
     directory: Path
     manifest: Manifest
     calibration: Calibration
-
-
-@dataclass(frozen=True)
-class PhotoCounts:
-    """What the photo stage did, in distinct photos; `embedded` in contents."""
-
-    fetched: int
-    not_modified: int
-    remembered: int
-    embedded: int
 
 
 def read_photos(

@@ -57,6 +57,11 @@ class RunRecord:
         self.status = "running"
         self._settings = settings
 
+    @property
+    def is_shadow(self) -> bool:
+        """Whether the run only says what it would change."""
+        return self._settings.config.shadow
+
     def manifest(
         self, status: str, tables: dict[str, dict[str, Any]], error: str | None = None
     ) -> RunManifest:

@@ -10,8 +10,7 @@ from dedup_job.io.tables import StoredTable, read_table, write_rows
 from dedup_job.kernels.calibration import Calibration
 from dedup_job.nightly.context import RunContext
 from dedup_job.nightly.memory import Memory
-from dedup_job.nightly.photo_stage import PhotoCounts
-from dedup_job.nightly.results import RowCounts, Search
+from dedup_job.nightly.results import PhotoCounts, RowCounts, Search
 from dedup_job.stages.candidates import SearchOutcome
 from dedup_job.stages.changes import group_changes
 from dedup_job.stages.embeddings import count_rows_by_origin

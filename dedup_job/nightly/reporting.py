@@ -1,15 +1,28 @@
-"""The end of a run: reports to staging, the law of rows, publish, manifest last."""
+"""The end of a run: reports to staging, audit, publish, manifest last."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from dedup_job.io.manifests import RunManifest, describe_table, write_manifest
-from dedup_job.io.publish import Published, append_table, delete_outdated, publish_table
+from dedup_job.io.embedding_store import EmbeddingStore
+from dedup_job.io.manifests import describe_table, point_latest, write_manifest
+from dedup_job.io.publish import (
+    delete_outdated_state,
+    place_partition,
+    publish_state,
+    store_run_tables,
+)
+from dedup_job.io.retention import drop_superseded, prune_runs
 from dedup_job.io.session import count_cores
+from dedup_job.io.storage import Folder
 from dedup_job.io.tables import StoredTable, read_table
 from dedup_job.kernels.calibration import Calibration
+from dedup_job.nightly.audit import audit_run
 from dedup_job.nightly.context import RunContext
+from dedup_job.nightly.faults import reach
+from dedup_job.nightly.journal import delete_staging
+from dedup_job.nightly.memory import Memory
+from dedup_job.nightly.record import RunRecord
 from dedup_job.nightly.report_tables import (
     Findings,
     count_rows,
@@ -23,59 +36,113 @@ from dedup_job.settings import Settings
 from dedup_job.tables import (
     DUPLICATE_GROUPS,
     DUPLICATE_PAIRS,
-    IMAGE_EMBEDDINGS,
+    GROUP_CHANGES,
     REJECTED_IMAGES,
     RUN_METRICS,
     RUNS,
 )
-from dedup_job.version import VERSION, library_versions
+from dedup_job.version import VERSION
 
 
 def publish_run(
-    context: RunContext, settings: Settings, calibration: Calibration, found: Findings
+    record: RunRecord,
+    context: RunContext,
+    settings: Settings,
+    calibration: Calibration,
+    memory: Memory,
+    found: Findings,
 ) -> RunResult:
-    """Write and publish all tables of a run.
+    """Write, audit and publish all tables of a run.
 
     Raises:
+        GateError: a quality gate is broken; nothing is published.
+        LeaseLost: another run has taken the warehouse over; nothing is published.
         DedupError: rows were lost or doubled; nothing is published.
     """
-    embeddings_folder = context.warehouse.child(
-        IMAGE_EMBEDDINGS.name, f"model_id={calibration.model_id}"
-    )
+    store = EmbeddingStore(context.warehouse, calibration.model_id)
     with context.stage("reports"):
-        reports = store_reports(context, calibration, found)
-        state = store_state(context, found)
-        embeddings = store_new_embeddings(context, found, embeddings_folder)
+        reports = store_reports(context, calibration, memory, found)
+        embeddings = store_new_embeddings(context, found, store)
+        is_newest = not settings.config.shadow and not _is_backfill(context, memory)
+        state = store_state(context, memory, found) if is_newest else {}
         rows = count_rows(found, reports)
         rows.check()
-    result = _summarise(context, settings, found, rows, reports)
+    result = _summarise(record, context, settings, found, rows, reports)
+    audit_run(record, context, settings, memory, found, result, reports)
+    reach("after_audit")
+
     run_row = _run_row(context, settings, calibration, result)
-    _measure(context, found, result)
+    record.facts = _facts(run_row, settings, found)
+    _measure(context, found, result, record)
     metrics = [{**asdict(metric), "run_id": context.run_id} for metric in context.metrics]
     reports[RUNS.name] = store_rows(context, [run_row], RUNS)
     reports[RUN_METRICS.name] = store_rows(context, metrics, RUN_METRICS)
-
-    published = _publish(context, reports, state)
-    published.append(append_table(embeddings, embeddings_folder, context.run_id))
-    write_manifest(context.warehouse, _manifest(context, settings, run_row, published))
-    delete_outdated(published)
+    _publish(record, context, reports, state, embeddings, store)
+    if settings.config.keep_runs is not None and not settings.config.shadow:
+        prune_runs(context.warehouse, settings.config.keep_runs)
     return result
 
 
 def _publish(
+    record: RunRecord,
     context: RunContext,
     reports: Mapping[str, StoredTable],
     state: Mapping[str, StoredTable],
-) -> list[Published]:
-    partition = f"run_date={context.run_date.isoformat()}"
-    places = [
-        *((stored, context.warehouse.child(name, partition)) for name, stored in reports.items()),
-        *((stored, context.warehouse.child("_state", name)) for name, stored in state.items()),
-    ]
-    return [publish_table(stored, target, context.run_id) for stored, target in places]
+    embeddings: StoredTable,
+    store: EmbeddingStore,
+) -> None:
+    """Files that no reader looks at first, then what all readers see, then the manifest."""
+    warehouse, is_shadow = context.warehouse, record.is_shadow
+    context.lease.check()
+    tables = store_run_tables(reports, warehouse, context.run_id)
+    store.append(embeddings, context.run_id)
+    tables |= publish_state(state, warehouse, context.run_id)
+    if not is_shadow:
+        context.lease.check()
+        for name in reports:
+            place_partition(tables[name], _partition(context, name))
+    reach("before_manifest")
+    context.lease.check()
+    record.status = "shadow" if is_shadow else "published"
+    manifest = record.manifest(
+        record.status, {name: describe_table(one, warehouse) for name, one in tables.items()}
+    )
+    write_manifest(warehouse, manifest)
+    if not is_shadow:
+        point_latest(warehouse, manifest)
+    reach("after_manifest")
+    delete_outdated_state(warehouse)
+    drop_superseded(warehouse)
+    delete_staging(warehouse)
+
+
+def _partition(context: RunContext, name: str) -> Folder:
+    return context.warehouse.child(name, f"run_date={context.run_date.isoformat()}")
+
+
+def _is_backfill(context: RunContext, memory: Memory) -> bool:
+    """Whether a later date is published: then its state stays the newest."""
+    return memory.newest is not None and memory.newest.run_date > context.run_date.isoformat()
+
+
+def _facts(run_row: Mapping[str, object], settings: Settings, found: Findings) -> dict[str, object]:
+    facts = {key: value for key, value in run_row.items() if not isinstance(value, datetime)}
+    outcome, effort = found.outcome, found.search.effort
+    # What the next night must know to carry tonight's pairs over.
+    facts["search"] = {
+        "mode": settings.config.candidates.search,
+        "seed": settings.config.candidates.seed,
+        "kept_floor": outcome.kept_floor,
+        "level": effort.level,
+        "n_trees": effort.n_trees,
+        "fan_out": effort.fan_out,
+    }
+    facts["photos"] = asdict(found.photo_counts)
+    return facts
 
 
 def _summarise(
+    record: RunRecord,
     context: RunContext,
     settings: Settings,
     found: Findings,
@@ -85,12 +152,21 @@ def _summarise(
     threshold, recall = found.search.threshold, found.search.recall
     wall_time_s = (datetime.now(UTC) - context.started_at).total_seconds()
     groups = reports[DUPLICATE_GROUPS.name]
+    counts = found.photo_counts
+    n_photos = counts.fetched + counts.not_modified
+    journal = context.journal
     return RunResult(
         run_id=context.run_id,
         run_date=context.run_date.isoformat(),
+        status="shadow" if record.is_shadow else "published",
+        base_run_id=record.base_run_id,
+        resumed_from=journal.adopted_from,
+        resumed_steps=tuple(journal.reused),
         warehouse=context.warehouse.uri,
         rows=rows,
-        rejects_by_reason=_count_reasons(context, reports[REJECTED_IMAGES.name]),
+        photos=counts,
+        changes=_count(context, reports[GROUP_CHANGES.name], "change"),
+        rejects_by_reason=_count(context, reports[REJECTED_IMAGES.name], "reason"),
         min_cosine=threshold.min_cosine,
         expected_precision=threshold.expected_precision,
         expected_false_pairs=threshold.expected_false_pairs,
@@ -101,8 +177,8 @@ def _summarise(
         n_groups=read_table(context.spark, groups, ["is_canonical"]).where("is_canonical").count(),
         n_grouped_skus=groups.n_rows,
         wall_time_s=wall_time_s,
-        photos_per_s=found.n_photos / max(context.seconds_of("embeddings"), 1e-9),
-        dollars_per_million_photos=_cost(context, settings, found.n_photos, wall_time_s),
+        photos_per_s=n_photos / max(context.seconds_of("embeddings"), 1e-9),
+        dollars_per_million_photos=_cost(context, settings, n_photos, wall_time_s),
     )
 
 
@@ -115,18 +191,29 @@ def _cost(
     return price * count_cores(context.spark) * wall_time_s / 3600 * 1e6 / n_photos
 
 
-def _count_reasons(context: RunContext, rejects: StoredTable) -> dict[str, int]:
-    counted = read_table(context.spark, rejects, ["reason"]).groupBy("reason").count().collect()
-    return {row["reason"]: row["count"] for row in sorted(counted, key=lambda row: row["reason"])}
+def _count(context: RunContext, stored: StoredTable, column: str) -> dict[str, int]:
+    counted = read_table(context.spark, stored, [column]).groupBy(column).count().collect()
+    return {row[column]: row["count"] for row in sorted(counted, key=lambda row: row[column])}
 
 
-def _measure(context: RunContext, found: Findings, result: RunResult) -> None:
+def _measure(context: RunContext, found: Findings, result: RunResult, record: RunRecord) -> None:
     """The figures of `run_metrics` beside the stages' wall times."""
     threshold, recall = found.search.threshold, found.search.recall
     for name, value in asdict(result.rows).items():
         context.measure("catalog", f"rows_{name}", value, "rows")
     for reason, value in result.rejects_by_reason.items():
         context.measure("catalog", f"rejected_{reason}", value, "rows")
+    for name, value in asdict(result.photos).items():
+        unit = "contents" if name == "embedded" else "photos"
+        context.measure("embeddings", f"{unit}_{name}", value, unit)
+    for change, value in result.changes.items():
+        context.measure("groups", f"groups_{change}", value, "groups")
+    outcome = found.outcome
+    context.measure("candidates", "new_contents", outcome.n_new_contents, "contents")
+    context.measure("candidates", "carried_contents", outcome.n_carried_contents, "contents")
+    for gate in record.gates:
+        passed = None if gate["skipped"] else float(gate["passed"])
+        context.measure("audit", f"gate_{gate['name']}", passed, "1")
     context.measure("embeddings", "photos_per_second", result.photos_per_s, "photos/s")
     context.measure("candidates", "search_floor", found.search.floor_cosine, "cosine")
     context.measure("candidates", "min_cosine", threshold.min_cosine, "cosine")
@@ -158,7 +245,7 @@ def _run_row(
     is_explicit = config.match.min_cosine is not None
     return {
         "run_id": context.run_id,
-        "status": "published",
+        "status": result.status,
         "started_at": context.started_at,
         "finished_at": datetime.now(UTC),
         "model_id": calibration.model_id,
@@ -178,27 +265,3 @@ def _run_row(
         "n_grouped_skus": result.n_grouped_skus,
         "version": VERSION,
     }
-
-
-def _manifest(
-    context: RunContext,
-    settings: Settings,
-    run_row: Mapping[str, object],
-    published: list[Published],
-) -> RunManifest:
-    facts = {key: value for key, value in run_row.items() if not isinstance(value, datetime)}
-    return RunManifest(
-        run_id=context.run_id,
-        run_date=context.run_date.isoformat(),
-        status="published",
-        started_at=context.started_at.isoformat(),
-        finished_at=datetime.now(UTC).isoformat(),
-        version=VERSION,
-        config=settings.as_dict(),
-        facts=facts,
-        tables={
-            one.stored.table.name: describe_table(one.stored, context.warehouse)
-            for one in published
-        },
-        libraries=library_versions(),
-    )

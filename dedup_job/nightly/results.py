@@ -37,6 +37,16 @@ class RowCounts:
 
 
 @dataclass(frozen=True)
+class PhotoCounts:
+    """What the photo stage did, in distinct photos; `embedded` in contents."""
+
+    fetched: int
+    not_modified: int
+    remembered: int
+    embedded: int
+
+
+@dataclass(frozen=True)
 class Search:
     """How candidates were searched and what threshold came of it."""
 
@@ -49,12 +59,18 @@ class Search:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A published run in figures. Times in seconds, money in dollars."""
+    """A run in figures, published or shadow. Times in seconds, money in dollars."""
 
     run_id: str
     run_date: str
+    status: str
+    base_run_id: str | None
+    resumed_from: str | None
+    resumed_steps: tuple[str, ...]
     warehouse: str
     rows: RowCounts
+    photos: PhotoCounts
+    changes: dict[str, int]
     rejects_by_reason: dict[str, int]
     min_cosine: float
     expected_precision: float
@@ -79,23 +95,37 @@ class RunResult:
         recall = "unknown (no true pair sampled)"
         if self.candidate_recall is not None:
             recall = f"{self.candidate_recall:.4f} (at least {self.candidate_recall_low:.4f})"
+        what = "published in" if self.status == "published" else "as a shadow, not published, in"
+        photos = self.photos
         lines = [
-            f"run {self.run_id} for {self.run_date} published in {self.warehouse}",
+            f"run {self.run_id} for {self.run_date} {what} {self.warehouse}",
             f"  catalog rows   {rows.catalog} = {rows.embedded} embedded + {rows.reused} reused + "
             f"{rows.shared_content} shared content + {rows.placeholder} placeholder + "
             f"{rows.rejected} rejected",
+            f"  photos         {photos.fetched} fetched, {photos.not_modified} not modified, "
+            f"{photos.remembered} remembered; {photos.embedded} contents embedded",
             f"  threshold      cosine {self.min_cosine:.3f}; expected precision "
             f"{self.expected_precision:.3f} ({self.expected_false_pairs:.2g} false pairs)",
             f"  recall         {recall}",
             f"  result         {self.n_groups} groups of {self.n_grouped_skus} SKUs from "
             f"{self.n_pairs} pairs",
+            f"  changes        {self._changes()}",
             f"  time           {self.wall_time_s:.0f} s, {self.photos_per_s:.0f} photos/s"
             + self._cost(),
         ]
         lines += [f"  rejected       {n} {reason}" for reason, n in self.rejects_by_reason.items()]
         lines += [f"  note           {self.threshold_note}"] if self.threshold_note else []
-        lines += [f"next: dedup-job show --warehouse {self.warehouse}"]
+        if self.resumed_from:
+            steps = ", ".join(self.resumed_steps) or "nothing"
+            lines += [f"  continued      from run {self.resumed_from}: {steps}"]
+        run = "" if self.status == "published" else f" --run-id {self.run_id}"
+        lines += [f"next: dedup-job show --warehouse {self.warehouse}{run}"]
         return "\n".join(lines)
+
+    def _changes(self) -> str:
+        since = f"since run {self.base_run_id}" if self.base_run_id else "since ever (first run)"
+        counted = ", ".join(f"{n} {change}" for change, n in self.changes.items())
+        return f"{counted or 'none'} {since}"
 
     def _cost(self) -> str:
         if self.dollars_per_million_photos is None:
