@@ -35,6 +35,14 @@ class GateError(DedupError):
     exit_code = 3
 
 
+class WarehouseBusy(DedupError):
+    """Another run holds the lease on the warehouse (exit code 1)."""
+
+
+class LeaseLost(DedupError):
+    """Another run took the warehouse over while this one was silent (exit code 1)."""
+
+
 class RejectReason(StrEnum):
     """Why a catalog row ended in `rejected_images`.
 

@@ -73,6 +73,30 @@ class Folder:
             os.fsync(stream.fileno())
         temporary.replace(self.path(name))
 
+    def create_exclusive(self, name: str, data: bytes) -> bool:
+        """Write a small file that must not exist yet, whole and in one step.
+
+        Returns:
+            Whether this call made it; of several at once, on any host, exactly one does.
+        """
+        if not self.is_local:
+            try:
+                # If-None-Match: * on S3, ifGenerationMatch=0 on Google Cloud Storage
+                self._filesystem().pipe_file(self.path(name), data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+        self.create()
+        temporary = Path(self.path(f".{name}.{uuid.uuid4().hex}"))
+        temporary.write_bytes(data)
+        try:
+            os.link(temporary, self.path(name))
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        return True
+
     def file_names(self) -> list[str]:
         """Names of the files directly in this folder, sorted; empty when it does not exist."""
         try:
