@@ -188,7 +188,8 @@ def acquire_lease(warehouse: Folder, run_id: str, ttl_s: float, clock: Clock = _
     )
     if not folder.create_exclusive(_name(generation), _dump(asdict(owner))):
         winner = _newest_owner(folder) or owner
-        raise WarehouseBusy(_busy(warehouse, winner, now))
+        if winner.run_id != run_id:  # else the store made it and its answer was lost
+            raise WarehouseBusy(_busy(warehouse, winner, now))
     took_over = before if before is not None and not before.released else None
     if took_over is not None:
         logger.warning(

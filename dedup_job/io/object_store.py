@@ -74,7 +74,7 @@ def fetch_object(store: Any, uri: str, policy: FetchPolicy) -> bytes:
             timeout=policy.total_timeout_s,
         )
     except Exception as error:  # botocore, aiohttp and gcsfs raise dozens of types
-        if _code(error) in _EMPTY_OBJECT_CODES:
+        if error_code(error) in _EMPTY_OBJECT_CODES:
             return b""
         raise rejection(error, split_scheme(uri)[0]) from None
     if len(data) > limit:
@@ -99,11 +99,11 @@ def rejection(error: BaseException, scheme: str) -> ImageRejected:
         )
     if names & _TIMED_OUT:
         return ImageRejected(RejectReason.TIMEOUT, f"{scheme} answers too slowly (fetch timeouts)")
-    what = _code(error) or type(error).__name__
+    what = error_code(error) or type(error).__name__
     return ImageRejected(RejectReason.HTTP_ERROR, f"{scheme} error {what[:60]}")
 
 
-def _code(error: BaseException | None) -> str:
+def error_code(error: BaseException | None) -> str:
     """The store's own error code, which s3fs keeps in the cause of the error it raises."""
     while error is not None:
         response = getattr(error, "response", None)

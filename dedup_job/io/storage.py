@@ -13,8 +13,9 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from dedup_job.errors import ConfigError, DedupError
-from dedup_job.io.object_store import open_object_store
+from dedup_job.io.object_store import error_code, open_object_store
 
+_EXISTS_CODES = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs"}  # as written -> as the store is opened
 
 
@@ -83,8 +84,10 @@ class Folder:
             try:
                 # If-None-Match: * on S3, ifGenerationMatch=0 on Google Cloud Storage
                 self._filesystem().pipe_file(self.path(name), data, mode="create")
-            except FileExistsError:
-                return False
+            except Exception as error:
+                if isinstance(error, FileExistsError) or error_code(error) in _EXISTS_CODES:
+                    return False
+                raise
             return True
         self.create()
         temporary = Path(self.path(f".{name}.{uuid.uuid4().hex}"))

@@ -68,7 +68,7 @@ def publish_run(
         rows = count_rows(found, reports)
         rows.check()
     result = _summarise(record, context, settings, found, rows, reports)
-    audit_run(record, context, settings, memory, found, result, reports)
+    audit_run(record, context, settings, memory, found, result, calibration.model_id, reports)
     reach("after_audit")
 
     run_row = _run_row(context, settings, calibration, result)
