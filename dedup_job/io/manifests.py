@@ -1,11 +1,14 @@
 """Run manifests: what a run did and which files are its result. Written last, read first.
 
-`_runs/RUN_ID.json` describes one run; `_runs/latest.json` is a copy of the newest published one and
-the only thing a reader needs: it names every file with rows and SHA-256.
+`_runs/RUN_ID.json` describes one run, whatever became of it; `_runs/latest.json` is a copy of the
+newest published one and the only thing a reader needs: it names every file with rows and SHA-256.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from datetime import date
 from typing import Any
 
 from dedup_job.errors import DedupError
@@ -13,7 +16,8 @@ from dedup_job.io.storage import Folder
 from dedup_job.io.tables import StoredTable, TableFile
 from dedup_job.tables import REPORT_TABLES, STATE_TABLES
 
-MANIFEST_FORMAT = 1
+logger = logging.getLogger("dedup_job")
+MANIFEST_FORMAT = 2
 RUNS_FOLDER = "_runs"
 LATEST = "latest.json"
 _TABLES = {table.name: table for table in (*REPORT_TABLES, *STATE_TABLES)}
@@ -23,8 +27,28 @@ _TABLES = {table.name: table for table in (*REPORT_TABLES, *STATE_TABLES)}
 class RunManifest:
     """The record of one run.
 
-    `tables` maps a table name to its folder, relative to the warehouse so that a warehouse can be
-    moved, and its files.
+    Attributes:
+        run_id: the run.
+        run_date: the date it is for.
+        status: running, published, held (by a gate), failed or shadow.
+        started_at: UTC.
+        finished_at: UTC; empty while it runs.
+        version: of this package.
+        config: setting -> its value and who set it.
+        facts: figures of the result, and what the next night must know.
+        tables: table -> its folder, relative to the warehouse so that a warehouse can be moved, and
+            its files.
+        format: of this file.
+        libraries: versions.
+        error: why it is held or failed, in one line.
+        host: where it ran.
+        pid: its process there.
+        inputs: the catalog's files as they were.
+        stages: wall time in seconds.
+        resumed_from: the dead run whose work it continued, and the steps taken over.
+        accepted: gate -> reason.
+        gates: verdicts of the audit.
+        base_run_id: the run whose group ids were passed on.
     """
 
     run_id: str
@@ -38,6 +62,20 @@ class RunManifest:
     tables: dict[str, dict[str, Any]]
     format: int = MANIFEST_FORMAT
     libraries: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+    host: str = ""
+    pid: int = 0
+    inputs: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, float | None] = field(default_factory=dict)
+    resumed_from: dict[str, Any] = field(default_factory=dict)
+    accepted: dict[str, str] = field(default_factory=dict)
+    gates: list[dict[str, Any]] = field(default_factory=list)
+    base_run_id: str | None = None
+
+    @property
+    def order(self) -> tuple[str, str]:
+        """What makes one published run newer than another: its date, then when it ended."""
+        return self.run_date, self.finished_at
 
 
 def describe_table(stored: StoredTable, warehouse: Folder) -> dict[str, Any]:
@@ -49,12 +87,21 @@ def describe_table(stored: StoredTable, warehouse: Folder) -> dict[str, Any]:
 
 
 def write_manifest(warehouse: Folder, manifest: RunManifest) -> None:
-    """Write the run's manifest, then point `latest.json` at it."""
-    data = (json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n").encode()
-    folder = warehouse.child(RUNS_FOLDER)
-    folder.replace_bytes(f"{manifest.run_id}.json", data)
-    if manifest.status == "published":
-        folder.replace_bytes(LATEST, data)
+    """Write a run's own manifest."""
+    warehouse.child(RUNS_FOLDER).replace_bytes(f"{manifest.run_id}.json", _dump(manifest))
+
+
+def point_latest(warehouse: Folder, manifest: RunManifest) -> bool:
+    """Make a published run the latest one, unless a later date is published.
+
+    Returns:
+        Whether it is the latest.
+    """
+    newest = newest_published(warehouse)
+    if newest is not None and newest.order > manifest.order:
+        return False
+    warehouse.child(RUNS_FOLDER).replace_bytes(LATEST, _dump(manifest))
+    return True
 
 
 def read_manifest(warehouse: Folder, run_id: str | None = None) -> RunManifest:
@@ -73,14 +120,55 @@ def read_manifest(warehouse: Folder, run_id: str | None = None) -> RunManifest:
         )
     try:
         content = json.loads(data)
-        if content["format"] != MANIFEST_FORMAT:
+        if content["format"] > MANIFEST_FORMAT:
             raise DedupError(
                 f"{warehouse.uri}: manifest {name} has format {content['format']}, this version "
-                f"reads {MANIFEST_FORMAT}; upgrade catalog-dedup"
+                f"reads up to {MANIFEST_FORMAT}; upgrade catalog-dedup"
             )
-        return RunManifest(**content)
-    except (ValueError, TypeError, KeyError) as error:
+        known = {one.name for one in fields(RunManifest)}
+        return RunManifest(**{key: value for key, value in content.items() if key in known})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DedupError(f"{warehouse.uri}: manifest {name} is damaged ({error!r})") from None
+
+
+def newest_published(warehouse: Folder) -> RunManifest | None:
+    """The run that `latest.json` names, or None before the first one."""
+    if warehouse.child(RUNS_FOLDER).read_bytes(LATEST) is None:
+        return None
+    return read_manifest(warehouse)
+
+
+def list_runs(warehouse: Folder) -> list[RunManifest]:
+    """All runs in the order in which they started; damaged manifests are told and passed over."""
+    names = warehouse.child(RUNS_FOLDER).file_names()
+    run_ids = [n.removesuffix(".json") for n in names if n.endswith(".json") and n != LATEST]
+    runs = []
+    for run_id in run_ids:
+        try:
+            runs.append(read_manifest(warehouse, run_id))
+        except DedupError as error:
+            logger.warning("%s", error)
+    return sorted(runs, key=lambda run: (run.started_at, run.run_id))
+
+
+def published_for(warehouse: Folder, run_date: date) -> RunManifest | None:
+    """The newest published run of a date whose data still exist."""
+    return _newest(warehouse, lambda published: published == run_date.isoformat())
+
+
+def last_published_before(warehouse: Folder, run_date: date) -> RunManifest | None:
+    """The newest published run of the last date before `run_date`, if its data still exist."""
+    return _newest(warehouse, lambda published: published < run_date.isoformat())
+
+
+def has_data(warehouse: Folder, manifest: RunManifest) -> bool:
+    """Whether all report files that a manifest names are still there."""
+    return bool(manifest.tables) and all(
+        {file["name"] for file in entry["files"]}
+        <= set(warehouse.child(entry["folder"]).file_names())
+        for name, entry in manifest.tables.items()
+        if name not in {table.name for table in STATE_TABLES}
+    )
 
 
 def find_table(warehouse: Folder, manifest: RunManifest, name: str) -> StoredTable:
@@ -92,7 +180,20 @@ def find_table(warehouse: Folder, manifest: RunManifest, name: str) -> StoredTab
     entry = manifest.tables.get(name)
     if entry is None:
         raise DedupError(
-            f"run {manifest.run_id} has no table {name!r}; it has: {', '.join(sorted(manifest.tables))}"
+            f"run {manifest.run_id} ({manifest.status}) has no table {name!r}; it has: "
+            f"{', '.join(sorted(manifest.tables)) or 'none'}"
         )
     files = tuple(TableFile(**file) for file in entry["files"])
     return StoredTable(_TABLES[name], warehouse.child(entry["folder"]), files)
+
+
+def _newest(warehouse: Folder, is_wanted: Callable[[str], bool]) -> RunManifest | None:
+    runs = [
+        run for run in list_runs(warehouse) if run.status == "published" and is_wanted(run.run_date)
+    ]
+    ordered = sorted(runs, key=lambda run: run.order, reverse=True)
+    return next((run for run in ordered if has_data(warehouse, run)), None)
+
+
+def _dump(manifest: RunManifest) -> bytes:
+    return (json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n").encode()

@@ -5,6 +5,7 @@ serves a laptop and S3 (the pip-installed Spark carries no object-store jars).
 """
 
 import os
+import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,32 @@ class Folder:
     def copy_in(self, source: "Folder", name: str, new_name: str) -> None:
         """Copy a file of another folder of the same store into this one."""
         self._filesystem().copy(source.path(name), self.path(new_name))
+
+    def move_in(self, source: "Folder", name: str, new_name: str) -> None:
+        """Move a file of another folder of the same store into this one.
+
+        A rename locally; in an object store a copy, and the source is left to be deleted.
+        """
+        if self.is_local:
+            Path(source.path(name)).replace(self.path(new_name))
+        else:
+            self.copy_in(source, name, new_name)
+
+    def place(self, source: "Folder", name: str, new_name: str) -> None:
+        """Let a name show a file of another folder of the same store, in one step.
+
+        Who reads the name meanwhile gets what it showed before or what it shows now, whole. Locally
+        no bytes are copied where the file system has hard links.
+        """
+        if not self.is_local:
+            self.copy_in(source, name, new_name)
+            return
+        temporary = self.path(f".{new_name}.{uuid.uuid4().hex}")
+        try:
+            os.link(source.path(name), temporary)
+        except OSError:  # no hard links here (some network mounts)
+            shutil.copyfile(source.path(name), temporary)
+        os.replace(temporary, self.path(new_name))
 
     def delete_file(self, name: str) -> None:
         """Delete one file; one that is gone already is no error."""

@@ -77,8 +77,8 @@ def write_table(
         frame = frame.select(*table.column_names)
     task = partial(_write_partition, table=table, folder=folder, transform=transform)
     rows = frame.mapInArrow(task, _FILE_DDL).collect()
-    files = sorted((TableFile(*row) for row in rows), key=lambda file: file.name)
-    return StoredTable(table, folder, tuple(files))
+    # Collected in the order of the partitions: a table that is sorted over them stays so.
+    return StoredTable(table, folder, tuple(TableFile(*row) for row in rows))
 
 
 def transform_table(
@@ -104,6 +104,12 @@ def write_rows(rows: Sequence[dict[str, object]], table: Table, folder: Folder) 
     folder.create()
     batch = pa.Table.from_pylist(list(rows), schema=table.arrow)
     return StoredTable(table, folder, (_write_file(batch.to_batches(), table, folder),))
+
+
+def merge_files(stored: StoredTable, folder: Folder) -> StoredTable:
+    """Write a table's files, in their order, as one file into another folder. Streams."""
+    folder.create()
+    return StoredTable(stored.table, folder, (_write_file(_stream(stored), stored.table, folder),))
 
 
 def list_table(table: Table, folder: Folder) -> StoredTable:
@@ -158,6 +164,12 @@ def _write_partition(
         ],
         schema=_FILE_ARROW,
     )
+
+
+def _stream(stored: StoredTable) -> Iterator[pa.RecordBatch]:
+    for file in stored.files:
+        with stored.folder.open_read(file.name) as stream:
+            yield from pq.ParquetFile(stream).iter_batches(_READ_BATCH_ROWS)
 
 
 def _read_and(
