@@ -132,11 +132,16 @@ def hold_or_accept(
             logger.info("gate %s is not broken: --accept %s was not needed", name, name)
     held = [result for result in broken if result.name not in config.accept]
     if held:
-        flags = " ".join(f"--accept {result.name}" for result in held)
+        # A flag replaces what the environment or a file accepts: those gates are named again.
+        names_to_give = dict.fromkeys([*config.accept, *(result.name for result in held)])
+        flags = " ".join(
+            f"--accept {name}" for name in names_to_give if f"--accept {name}" not in command
+        )
+        reason = "" if config.reason else " --reason 'TEXT'"
         raise GateError(
             f"{'; '.join(result.message for result in held)}. Nothing was published, the last "
             f"reports stand. To publish nevertheless (finished work is not repeated): {command} "
-            f"{flags}{'' if config.reason else ' --reason TEXT'}"
+            f"{flags}{reason}"
         )
     return {result.name: config.reason for result in broken}
 
@@ -164,7 +169,7 @@ def _judge_rows(figures: AuditFigures, config: JobConfig) -> GateResult:
     if last is None or config.catalog.mode == "delta":
         why = "first run" if last is None else "a delta names few rows on purpose"
         return GateResult("row_drop", True, None, limit, "", why)
-    drop = 1.0 - figures.n_rows / max(last.n_rows, 1)
+    drop = (last.n_rows - figures.n_rows) / max(last.n_rows, 1)
     message = (
         f"row_drop: {figures.n_rows} catalog rows, {last.n_rows} in run {last.run_id} "
         f"({drop:.1%} fewer, gates.max_row_drop is {limit:.1%}): is the catalog complete?"
@@ -200,7 +205,12 @@ def _judge_drift(figures: AuditFigures, config: JobConfig) -> GateResult:
     last = figures.last
     now, then = figures.n_grouped / figures.n_rows, last.n_grouped / last.n_rows
     found = list(_drifts(figures, last, config, now, then))
-    return GateResult("drift", not found, abs(now - then), limit, f"drift: {', '.join(found)}")
+    return GateResult("drift", not found, _distance(now, then), limit, f"drift: {', '.join(found)}")
+
+
+def _distance(a: float, b: float) -> float:
+    # 0.4 - 0.3 is a hair more than 0.1: a change as large as its limit must not break it.
+    return round(abs(a - b), 9)
 
 
 def _why_no_drift(figures: AuditFigures) -> str:
@@ -218,12 +228,12 @@ def _drifts(
     figures: AuditFigures, last: LastRun, config: JobConfig, now: float, then: float
 ) -> Iterator[str]:
     limit = config.gates.max_grouped_share_change
-    if abs(now - then) > limit:
+    if _distance(now, then) > limit:
         yield (
             f"{now:.1%} of the rows are in groups, {then:.1%} in run {last.run_id} "
             f"(gates.max_grouped_share_change is {limit:.1%})"
         )
-    step, most = abs(figures.min_cosine - last.min_cosine), config.gates.max_threshold_change
+    step, most = _distance(figures.min_cosine, last.min_cosine), config.gates.max_threshold_change
     is_solved = config.match.min_cosine is None and not last.is_explicit
     if is_solved and step > most:
         yield (
