@@ -143,6 +143,8 @@ def hold_or_accept(
             f"reports stand. To publish nevertheless (finished work is not repeated): {command} "
             f"{flags}{reason}"
         )
+    for result in broken:
+        logger.warning("accepted (%s): %s", config.reason, result.message)
     return {result.name: config.reason for result in broken}
 
 
@@ -251,6 +253,7 @@ def as_manifest(results: Sequence[GateResult]) -> list[dict[str, object]]:
             "measured": result.measured,
             "limit": result.limit,
             "skipped": result.skipped,
+            "message": "" if result.passed else result.message,
         }
         for result in results
     ]

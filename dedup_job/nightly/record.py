@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Any
 
-from dedup_job.errors import GateError, one_line
+from dedup_job.errors import DedupError, GateError, one_line
 from dedup_job.io.manifests import RunManifest, write_manifest
 from dedup_job.io.snapshot import shown_snapshot
 from dedup_job.io.storage import Folder
@@ -107,8 +107,13 @@ class RunRecord:
         if error is None or self.status != "running":
             return
         status = "held" if isinstance(error, GateError) else "failed"
-        said = "interrupted" if isinstance(error, KeyboardInterrupt) else one_line(error)
+        said = "interrupted" if isinstance(error, KeyboardInterrupt) else _one_line(error)
         try:
             write_manifest(self.warehouse, self.manifest(status, {}, said))
         except Exception as second:  # the first error is the one to tell
             logger.warning("could not record the failure: %s", one_line(second))
+
+
+def _one_line(error: BaseException) -> str:
+    """All that was said to the user; of what was not meant for users, the beginning."""
+    return " ".join(str(error).split()) if isinstance(error, DedupError) else one_line(error)
