@@ -3,6 +3,8 @@
 import pytest
 
 from dedup_job.errors import GateError
+from dedup_job.io.manifests import list_runs
+from dedup_job.io.storage import open_warehouse
 from dedup_job.sample.catalog import write_sample_catalog
 from tests.e2e.hostile import HANDLED, REASONS, hostile_files
 from tests.e2e.jobs import read_csv, read_report, run_job, write_csv
@@ -82,7 +84,8 @@ def test_http_is_refused_until_a_host_is_allowed(spark, photo_server, tmp_path):
 
 def test_a_night_without_a_usable_photo_publishes_nothing(spark, tmp_path):
     catalog = write_csv(tmp_path / "catalog.csv", [{"sku_id": "a", "image_uri": "gone.jpg"}])
-    with pytest.raises(GateError, match=r"none of the 1 catalog rows .*not_found 1 times"):
+    with pytest.raises(GateError, match=r"none of the 1 catalog rows .*not_found, 1 times"):
         run_job(catalog, tmp_path / "warehouse")
-    assert [path.name for path in (tmp_path / "warehouse").iterdir()] == ["_staging"]
-    assert list((tmp_path / "warehouse" / "_staging").iterdir()) == []
+    (manifest,) = list_runs(open_warehouse(str(tmp_path / "warehouse")))
+    assert (manifest.status, manifest.tables) == ("held", {})
+    assert not list((tmp_path / "warehouse").glob("*/run_date=*"))
