@@ -34,6 +34,7 @@ _FILE_ARROW = pa.schema(
     ]
 )
 _READ_BATCH_ROWS = 4_096
+_GROUP_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,26 @@ def write_rows(rows: Sequence[dict[str, object]], table: Table, folder: Folder) 
     folder.create()
     batch = pa.Table.from_pylist(list(rows), schema=table.arrow)
     return StoredTable(table, folder, (_write_file(batch.to_batches(), table, folder),))
+
+
+def write_batches(
+    batches: Batches,
+    table: Table,
+    folder: Folder,
+    sorted_by: str | None = None,
+    group_rows: int = _GROUP_ROWS,
+) -> TableFile:
+    """Store Arrow batches from this process as one file. Streams; no batches: only the schema.
+
+    Args:
+        batches: have the columns of `table`, in any order.
+        table: what is written.
+        folder: where; need not exist.
+        sorted_by: the column in whose order the batches come; the file says so.
+        group_rows: rows of a Parquet row group, about: what a reader must hold at once.
+    """
+    folder.create()
+    return _write_file(batches, table, folder, sorted_by, group_rows)
 
 
 def merge_files(stored: StoredTable, folder: Folder) -> StoredTable:
@@ -180,20 +201,29 @@ def _read_and(
     return then(read(batches))
 
 
-def _write_file(batches: Batches, table: Table, folder: Folder) -> TableFile:
+def _write_file(
+    batches: Batches,
+    table: Table,
+    folder: Folder,
+    sorted_by: str | None = None,
+    group_rows: int = _GROUP_ROWS,
+) -> TableFile:
     name = f"part-{uuid.uuid4().hex}.parquet"
     n_rows = 0
+    order = [pq.SortingColumn(table.column_names.index(sorted_by))] if sorted_by else None
     with folder.open_write(name) as raw:
         stream = _HashingStream(raw)
-        with pq.ParquetWriter(stream, table.arrow, compression="zstd") as writer:
-            for group in _row_groups(batches):
+        with pq.ParquetWriter(
+            stream, table.arrow, compression="zstd", sorting_columns=order
+        ) as writer:
+            for group in _row_groups(batches, group_rows):
                 rows = pa.Table.from_batches(group).select(table.column_names).cast(table.arrow)
                 writer.write_table(rows)
                 n_rows += rows.num_rows
     return TableFile(name, n_rows, stream.n_bytes, stream.digest.hexdigest())
 
 
-def _row_groups(batches: Batches, n_rows: int = 65_536) -> Iterator[list[pa.RecordBatch]]:
+def _row_groups(batches: Batches, n_rows: int) -> Iterator[list[pa.RecordBatch]]:
     """Gather small batches: Parquet pays a page header per column and row group."""
     held: list[pa.RecordBatch] = []
     n_held = 0
