@@ -133,7 +133,7 @@ def run(settings: Settings) -> RunResult:
     run_id = name_run()
     with acquire_lease(warehouse, run_id, config.lease.ttl_s) as lease:
         record = RunRecord(warehouse, run_id, run_date, settings, snapshot_catalog(parts))
-        with record:
+        with record, lease.explaining():
             spark = open_session()
             memory = recall_runs(spark, warehouse, run_date, is_shadow=config.shadow)
             record.base_run_id = memory.base.run_id if memory.base else None

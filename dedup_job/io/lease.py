@@ -15,14 +15,15 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dedup_job.errors import LeaseLost, WarehouseBusy, one_line
+from dedup_job.errors import DedupError, LeaseLost, WarehouseBusy, one_line
 from dedup_job.io.storage import Folder
 
 logger = logging.getLogger("dedup_job")
@@ -115,6 +116,21 @@ class Lease:
         if silent_s > self.owner.ttl_s:
             self._beat()  # nobody took over: alive again
             self.check()
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """If the block fails because the lease was lost (its files are gone), say so instead.
+
+        Raises:
+            LeaseLost: in place of what the block raised.
+        """
+        try:
+            yield
+        except DedupError:
+            raise
+        except Exception:
+            self.check()
+            raise
 
     def release(self) -> None:
         """Give the lease back; once is enough, more does no harm."""

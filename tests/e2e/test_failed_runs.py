@@ -78,9 +78,11 @@ def test_work_for_other_inputs_is_not_continued(spark, tmp_path, monkeypatch):
 
 def test_a_second_run_is_refused_with_the_name_of_the_first(spark, tmp_path):
     shop, out = shop_of(tmp_path / "shop", 4), tmp_path / "out"
-    with acquire_lease(open_warehouse(str(out)), "run-one", 60.0):
-        with pytest.raises(WarehouseBusy, match="in use by run run-one"):
-            run_job(shop.write(), out, **EXACT)
+    with (
+        acquire_lease(open_warehouse(str(out)), "run-one", 60.0),
+        pytest.raises(WarehouseBusy, match="in use by run run-one"),
+    ):
+        run_job(shop.write(), out, **EXACT)
     assert run_job(shop.write(), out, **EXACT).rows.catalog == 4
 
 
