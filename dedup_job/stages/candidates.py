@@ -1,9 +1,11 @@
 """Candidate pairs: contents -> cells -> all pairs at or above the search floor.
 
 The search measures itself: `search_until_recall` raises its effort until enough of the true pairs
-are found at the threshold that these very pairs lead to.
+are found at the threshold that these very pairs lead to. Pairs that the last run scored between
+contents that are still there are carried over, and only new contents look for theirs (ADR 14).
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,9 +18,26 @@ from pyspark.sql import functions as F
 from dedup_job.config import CandidatesConfig
 from dedup_job.kernels.neighbours import CellSearch, Pairs, find_pairs
 from dedup_job.kernels.threshold import GRID_STEPS, Counts, ThresholdChoice
-from dedup_job.stages.cells import CellPlan, Role, cut_into_cells, embedding_matrix, plan_cells
+from dedup_job.stages.carrying import carried_pairs, kept_floor, unchanged_contents
+from dedup_job.stages.cells import (
+    CellPlan,
+    Role,
+    cut_into_cells,
+    embedding_matrix,
+    plan_cells,
+    plan_visits,
+)
 from dedup_job.stages.recall import RecallEstimate, measure_recall
-from dedup_job.tables import PHOTO_PAIRS, Table
+from dedup_job.tables import PHOTO_PAIRS, SEARCHED_CONTENTS, Table
+
+logger = logging.getLogger("dedup_job")
+# A pair is found when either content looks where the other is. Of an unchanged content and a new
+# one only the new one looks, so it looks twice as far: into twice the cells, at twice the vectors.
+_NEW_LOOK_FURTHER = 2
+# Beyond this share of new contents everything is searched again.
+_MOST_NEW = 0.5
+
+Materialise = Callable[[DataFrame, Table], DataFrame]
 
 
 @dataclass(frozen=True)
@@ -46,6 +65,31 @@ def first_effort(config: CandidatesConfig) -> SearchEffort:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """What the last run found, and how far it looked.
+
+    Attributes:
+        contents: SEARCHED_CONTENTS.
+        pairs: SCORED_PAIRS among them.
+        floor_cosine: down to which the pairs are complete.
+        effort: that met the target.
+    """
+
+    contents: DataFrame
+    pairs: DataFrame
+    floor_cosine: float
+    effort: SearchEffort
+
+
+def start_effort(config: CandidatesConfig, carried: Carried | None) -> SearchEffort:
+    """Where tonight starts: at the level that the last run needed, of tonight's settings."""
+    effort = first_effort(config)
+    for _ in range(min(carried.effort.level, config.max_effort) if carried else 0):
+        effort = effort.doubled()
+    return effort
+
+
+@dataclass(frozen=True)
 class SearchAttempt:
     """One round of the search: the effort, the threshold its pairs led to, and its recall there."""
 
@@ -66,6 +110,11 @@ class SearchOutcome:
         target_met: False only when recall was measured and is below the target; an unknown
             recall (no true pair sampled) counts as met and stays None in `estimate`.
         history: all attempts, the last one included.
+        kept_pairs: PHOTO_PAIRS, materialised, down to `kept_floor`: what the next night carries.
+        kept_floor: at or below the search floor.
+        n_new_contents: contents that looked for pairs in the last attempt.
+        n_carried_contents: contents whose pairs among themselves were carried over.
+        carried: whether the last attempt carried pairs over.
     """
 
     pairs: DataFrame
@@ -74,6 +123,11 @@ class SearchOutcome:
     effort: SearchEffort
     target_met: bool
     history: tuple[SearchAttempt, ...]
+    kept_pairs: DataFrame
+    kept_floor: float
+    n_new_contents: int
+    n_carried_contents: int
+    carried: bool
 
 
 def find_photo_pairs(
@@ -82,6 +136,7 @@ def find_photo_pairs(
     config: CandidatesConfig,
     effort: SearchEffort,
     floor_cosine: float,
+    unchanged: DataFrame | None = None,
 ) -> DataFrame:
     """All pairs of contents of one block that the search sees at or above the floor.
 
@@ -94,13 +149,19 @@ def find_photo_pairs(
         config: `search`, `exact_below_rows` and `seed`.
         effort: trees and fan-out.
         floor_cosine: lowest cosine to report.
+        unchanged: SEARCHED_CONTENTS whose pairs among themselves are not wanted: they are found by
+            the others, but do not look.
 
     Returns:
         PHOTO_PAIRS, distinct.
     """
+    further = 1
+    if unchanged is not None:
+        further, plan = _NEW_LOOK_FURTHER, plan_visits(plan, unchanged, config)
     search = CellSearch(
         min_cosine=floor_cosine,
         n_trees=effort.n_trees,
+        search_k_factor=further,
         # A cell of an exact search is below any bound.
         exact_below_rows=np.iinfo(np.int64).max
         if config.search == "exact"
@@ -112,8 +173,8 @@ def find_photo_pairs(
     def search_this_cell(table: pa.Table) -> pa.Table:
         return search_cell(table, search)
 
-    cells = cut_into_cells(contents, plan, effort.fan_out).groupBy("block", "cell")
-    pairs = cells.applyInArrow(search_this_cell, schema=PHOTO_PAIRS.ddl)
+    cells = cut_into_cells(contents, plan, further * effort.fan_out, unchanged)
+    pairs = cells.groupBy("block", "cell").applyInArrow(search_this_cell, schema=PHOTO_PAIRS.ddl)
     if plan.is_cut:
         # Re-scored cosines are equal bit for bit, so it does not matter which copy stays.
         pairs = pairs.dropDuplicates(["block", "sha_a", "sha_b"])
@@ -163,38 +224,118 @@ def count_cosines(pairs: DataFrame) -> Counts:
     return counts
 
 
+@dataclass(frozen=True)
+class _Reuse:
+    """What tonight takes over: `unchanged` SEARCHED_CONTENTS, and PHOTO_PAIRS among them."""
+
+    unchanged: DataFrame
+    pairs: DataFrame
+    n_unchanged: int
+    kept_floor: float
+
+
 def search_until_recall(
     contents: DataFrame,
     config: CandidatesConfig,
     floor_cosine: float,
     solve_threshold: Callable[[DataFrame], ThresholdChoice],
-    materialise: Callable[[DataFrame, Table], DataFrame],
+    materialise: Materialise,
     plan: CellPlan | None = None,
+    carried: Carried | None = None,
 ) -> SearchOutcome:
     """Search, solve the threshold, measure recall there; double the effort while it is too low.
+
+    What is carried over may be what misses pairs, so an attempt that used it is followed by a
+    search of everything.
 
     Args:
         contents: CONTENTS, cached or read from a table: every attempt reads it.
         config: target, limits and where to start.
-        floor_cosine: lowest cosine to search for.
+        floor_cosine: lowest cosine that the threshold is solved from and reports see.
         solve_threshold: from the pairs found to the threshold.
         materialise: writes or caches a DataFrame of a table and returns what was kept.
         plan: from `plan_cells`, when the caller has it already.
+        carried: what the last run found, with the same model, search and seed.
 
     Returns:
         The last attempt. Whether an unmet target ends the run is the caller's decision.
     """
     plan = plan or plan_cells(contents, config)
-    effort = first_effort(config)
+    effort = start_effort(config, carried)
+    reuse = _reuse(contents, plan.n_contents, floor_cosine, materialise, carried)
     history: list[SearchAttempt] = []
     while True:
-        found = find_photo_pairs(contents, plan, config, effort, floor_cosine)
-        pairs = materialise(found, PHOTO_PAIRS)
+        kept_at = reuse.kept_floor if reuse else kept_floor(floor_cosine)
+        kept = materialise(_find(contents, plan, config, effort, kept_at, reuse), PHOTO_PAIRS)
+        pairs = kept.where(F.col("cosine") >= floor_cosine)
         threshold = solve_threshold(pairs)
         estimate = measure_recall(contents, pairs, threshold.min_cosine, config)
         history.append(SearchAttempt(effort, threshold.min_cosine, estimate))
         target_met = estimate.recall is None or estimate.recall >= config.target_recall
         # An exact search has nothing to raise: what it misses would be a defect.
-        if target_met or effort.level >= config.max_effort or config.search == "exact":
-            return SearchOutcome(pairs, threshold, estimate, effort, target_met, tuple(history))
-        effort = effort.doubled()
+        is_highest = effort.level >= config.max_effort or config.search == "exact"
+        if target_met or (is_highest and reuse is None):
+            n_carried = reuse.n_unchanged if reuse else 0
+            return SearchOutcome(
+                pairs,
+                threshold,
+                estimate,
+                effort,
+                target_met,
+                tuple(history),
+                kept,
+                kept_at,
+                plan.n_contents - n_carried,
+                n_carried,
+                reuse is not None,
+            )
+        if reuse is not None:
+            logger.info("candidates: carried pairs miss too many (%.4f); all anew", estimate.recall)
+        reuse, effort = None, effort if is_highest else effort.doubled()
+
+
+def _reuse(
+    contents: DataFrame,
+    n_contents: int,
+    floor_cosine: float,
+    materialise: Materialise,
+    carried: Carried | None,
+) -> _Reuse | None:
+    """What can be carried over; None, with a line in the log, when everything is to be searched."""
+    if carried is None:
+        return None
+    if carried.floor_cosine > floor_cosine:
+        logger.info(
+            "candidates: pairs were kept from cosine %.3f, needed from %.3f; all anew",
+            carried.floor_cosine,
+            floor_cosine,
+        )
+        return None
+    found = unchanged_contents(contents, carried.contents)
+    unchanged = materialise(found, SEARCHED_CONTENTS)
+    n_unchanged = unchanged.count()
+    n_new = n_contents - n_unchanged
+    if n_new > _MOST_NEW * n_contents:
+        logger.info("candidates: %d of %d contents are new; all anew", n_new, n_contents)
+        return None
+    logger.info("candidates: %d contents carried over, %d new", n_unchanged, n_new)
+    kept_at = kept_floor(floor_cosine, carried.floor_cosine)
+    return _Reuse(unchanged, carried_pairs(carried.pairs, unchanged, kept_at), n_unchanged, kept_at)
+
+
+def _find(
+    contents: DataFrame,
+    plan: CellPlan,
+    config: CandidatesConfig,
+    effort: SearchEffort,
+    floor_cosine: float,
+    reuse: _Reuse | None,
+) -> DataFrame:
+    """PHOTO_PAIRS at or above the floor: all searched, or those carried over and those searched."""
+    if reuse is None:
+        return find_photo_pairs(contents, plan, config, effort, floor_cosine)
+    if reuse.n_unchanged == plan.n_contents:
+        return reuse.pairs
+    return reuse.pairs.unionByName(
+        find_photo_pairs(contents, plan, config, effort, floor_cosine, reuse.unchanged)
+    )

@@ -4,6 +4,9 @@ A block that fits becomes one cell. A larger one is cut by a quantiser, and a co
 its nearest cell but looks into the nearest few. For an exact search a larger block is cut into
 chunks, and every chunk meets every other.
 
+Where the last run's pairs are carried over, unchanged contents are found but do not look: each is in
+its own cell only, and the new ones go to the cells where their pairs may be.
+
 What a task holds is every row of a cell: those that are found there and the visitors that only look.
 Cells are cut so small that both together stay around half of `max_cell_rows` at the first effort.
 Each doubling of the effort doubles the cells a content looks into, and so the visitors: then a cell
@@ -11,7 +14,7 @@ has twice the rows, never more than its block.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import partial
 
@@ -24,6 +27,7 @@ from pyspark.sql import functions as F
 from dedup_job.config import CandidatesConfig
 from dedup_job.kernels.neighbours import Indices, Vectors
 from dedup_job.kernels.quantiser import nearest_cells, sample_size, train_cells
+from dedup_job.stages.carrying import mark_looking
 from dedup_job.tables import CELL_ROWS
 
 
@@ -44,12 +48,14 @@ class CellPlan:
         n_comparisons: pairs of contents that share a block.
         quantisers: centroids, float32 (k, d), of each block too large for one cell.
         n_chunks: chunks of each such block where the search is exact.
+        n_groups: groups of those contents of each such block that look, where not all of them do.
     """
 
     n_contents: int
     n_comparisons: int
     quantisers: dict[str, Vectors] = field(default_factory=dict)
     n_chunks: dict[str, int] = field(default_factory=dict)
+    n_groups: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_cut(self) -> bool:
@@ -85,17 +91,45 @@ def plan_cells(contents: DataFrame, config: CandidatesConfig) -> CellPlan:
     return CellPlan(n_contents, n_comparisons, quantisers=quantisers)
 
 
-def cut_into_cells(contents: DataFrame, plan: CellPlan, fan_out: int) -> DataFrame:
+def plan_visits(plan: CellPlan, unchanged: DataFrame, config: CandidatesConfig) -> CellPlan:
+    """Add the groups in which new contents visit the chunks of an exact search.
+
+    Args:
+        plan: from `plan_cells`.
+        unchanged: SEARCHED_CONTENTS that are found but do not look. Counted, but only where the
+            search is exact and a block is too large for one cell.
+        config: `max_cell_rows`.
+    """
+    if not plan.n_chunks:
+        return plan
+    in_chunks = unchanged.where(F.col("block").isin(list(plan.n_chunks)))
+    counts = {row["block"]: row["count"] for row in in_chunks.groupBy("block").count().collect()}
+    # A chunk and a group meet in a cell, so groups are as small as chunks.
+    groups = {
+        block: max(1, n_chunks - 2 * counts.get(block, 0) // config.max_cell_rows)
+        for block, n_chunks in plan.n_chunks.items()
+    }
+    return replace(plan, n_groups=groups)
+
+
+def cut_into_cells(
+    contents: DataFrame, plan: CellPlan, fan_out: int, unchanged: DataFrame | None = None
+) -> DataFrame:
     """CONTENTS to CELL_ROWS: every content in each cell where it is found or looks.
 
     Args:
         contents: CONTENTS.
-        plan: from `plan_cells` on the same contents.
+        plan: from `plan_cells` on the same contents, `plan_visits` where some are unchanged.
         fan_out: cells a content looks into, its own included.
+        unchanged: SEARCHED_CONTENTS that are found but do not look.
     """
     columns = contents.select("block", "content_sha256", "embedding")
+    if unchanged is None:
+        columns = columns.withColumn("looks", F.lit(True))
+    else:
+        columns = mark_looking(columns, unchanged)
     if not plan.is_cut:
-        role = F.lit(int(Role.MEMBER)).alias("role")
+        role = F.when(F.col("looks"), int(Role.MEMBER)).otherwise(int(Role.FOUND)).alias("role")
         cells = columns.select("block", F.lit(0).alias("cell"), role, "content_sha256", "embedding")
     else:
         cells = columns.mapInArrow(
@@ -107,7 +141,7 @@ def cut_into_cells(contents: DataFrame, plan: CellPlan, fan_out: int) -> DataFra
 def assign_cells(
     batches: Iterator[pa.RecordBatch], plan: CellPlan, fan_out: int
 ) -> Iterator[pa.RecordBatch]:
-    """Runs on executors: CONTENTS batches to CELL_ROWS batches."""
+    """Runs on executors: batches of CONTENTS and `looks` (boolean) to CELL_ROWS batches."""
     for batch in batches:
         rows, cells, roles = _assign(batch, plan, fan_out)
         taken = batch.take(pa.array(rows))
@@ -172,13 +206,20 @@ def _assign(
             vectors = embedding_matrix(here.column("embedding"))
             offsets, cells, roles = _nearest(vectors, plan.quantisers[block], fan_out)
         else:
-            shas = here.column("content_sha256").to_pylist()
-            offsets, cells, roles = _meetings(shas, plan.n_chunks[block])
+            numbers = _hash_numbers(here.column("content_sha256"))
+            if block in plan.n_groups:
+                visits = _visits(numbers, plan.n_chunks[block], plan.n_groups[block])
+            else:
+                visits = _meetings(numbers, plan.n_chunks[block])
+            offsets, cells, roles = visits
         parts.append((rows[offsets], cells, roles))
     rest = np.flatnonzero(whole)
     parts.append((rest, np.zeros_like(rest), np.full_like(rest, Role.MEMBER)))
     rows, cells, roles = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return rows, cells, roles
+    looks = batch.column("looks").to_numpy(zero_copy_only=False)[rows]
+    roles = np.where(~looks & (roles == Role.MEMBER), Role.FOUND, roles)
+    kept = looks | (roles == Role.FOUND)
+    return rows[kept], cells[kept], roles[kept]
 
 
 def _nearest(vectors: Vectors, centroids: Vectors, fan_out: int) -> tuple[Indices, ...]:
@@ -189,11 +230,33 @@ def _nearest(vectors: Vectors, centroids: Vectors, fan_out: int) -> tuple[Indice
     return rows, cells.ravel(), roles.ravel()
 
 
-def _meetings(shas: list[str], n_chunks: int) -> tuple[Indices, ...]:
+def _hash_numbers(shas: pa.Array) -> Indices:
+    """A number of each content by which it is given to chunks and groups."""
+    return np.array([int(sha[:15], 16) for sha in shas.to_pylist()], dtype=np.int64)
+
+
+def _meetings(numbers: Indices, n_chunks: int) -> tuple[Indices, ...]:
     """Cell (i, j), numbered i * n_chunks + j, lets chunk j look among chunk i <= j."""
-    own = np.array([int(sha[:15], 16) % n_chunks for sha in shas], dtype=np.int64)[:, None]
+    own = numbers[:, None] % n_chunks
     other = np.arange(n_chunks)[None, :]
     cells = np.minimum(own, other) * n_chunks + np.maximum(own, other)
     roles = np.select([other > own, other < own], [Role.FOUND, Role.VISITOR], Role.MEMBER)
-    rows = np.repeat(np.arange(len(shas)), n_chunks)
+    rows = np.repeat(np.arange(len(numbers)), n_chunks)
     return rows, cells.ravel(), roles.ravel()
+
+
+def _visits(numbers: Indices, n_chunks: int, n_groups: int) -> tuple[Indices, ...]:
+    """Cell (i, g), numbered i * n_groups + g, lets group g look among chunk i.
+
+    Two contents that both look meet twice, unless they share chunk and group.
+    """
+    chunk, group = numbers[:, None] % n_chunks, numbers[:, None] % n_groups
+    groups, chunks = np.arange(n_groups)[None, :], np.arange(n_chunks)[None, :]
+    cells = np.hstack([chunk * n_groups + groups, chunks * n_groups + group])
+    found = np.where(groups == group, Role.MEMBER, Role.FOUND)
+    visitors = np.full((len(numbers), n_chunks), Role.VISITOR)
+    roles = np.hstack([found, visitors])
+    # in its own chunk it is a member already
+    visits = np.hstack([np.full_like(found, True, dtype=bool), chunks != chunk])
+    rows = np.repeat(np.arange(len(numbers)), n_groups + n_chunks)
+    return rows[visits.ravel()], cells[visits], roles[visits]
