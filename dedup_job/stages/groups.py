@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dedup_job.kernels.grouping import Chaining, Edges, group_nodes
 from dedup_job.kernels.ranking import Candidate, OrderColumn, rank_survivors
 from dedup_job.kernels.similarity import group_cosines
+from dedup_job.stages.inheritance import name_groups
 from dedup_job.tables import GROUP_ROWS, GROUPED_PAIRS, arrow_batch
 
-_HASH_DIGITS = 16  # 64 bits: ten million groups born in one night, one collision in 370,000 nights
 _MISSING_SHARE, _LEAST_GAP = 0.25, 0.001
 # Spark takes milliseconds to hand a group over, and most groups are pairs: many share one call.
 _MEMBERS_PER_BUCKET = 2_000
-_MEMBER_COLUMNS = ["group_id", "sku_id", "is_exact", "variant_group", "order_values", "n_pixels"]
+_LABEL_COLUMNS = ["sku_id", "group_id", "is_exact", "group_first_seen", "member_since"]
+_MEMBER_COLUMNS = [*_LABEL_COLUMNS, "variant_group", "order_values", "n_pixels"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def group_products(
     photo_rows: DataFrame,
     contents: DataFrame,
     rules: GroupRules,
+    previous: DataFrame | None = None,
 ) -> Grouping:
     """Group products, choose survivors, and say of every pair where it ended.
 
@@ -81,34 +83,42 @@ def group_products(
         photo_rows: PHOTO_ROWS.
         contents: CONTENTS.
         rules: thresholds, chaining rule, order, date.
+        previous: DUPLICATE_GROUPS of the last published run before this run date, whose ids pass
+            to tonight's groups; None when there is none.
 
     Returns:
         Pairs and groups. No group holds two products whose values differ in a conflict column,
         through no chain either; null is unknown and fits every value. A pair that this parts has
         `parted_by` conflict if the two differ themselves, else chaining.
     """
-    labels = label_products(product_pairs, products, rules)
+    labels = label_products(product_pairs, products, rules, previous)
     return Grouping(
         _place_pairs(product_pairs, labels),
         _describe_groups(labels, products, photo_rows, contents, rules),
     )
 
 
-def label_products(product_pairs: DataFrame, products: DataFrame, rules: GroupRules) -> DataFrame:
-    """Grouped products only: sku_id, group_id, is_exact (has an exact copy in its group), bucket."""
+def label_products(
+    product_pairs: DataFrame,
+    products: DataFrame,
+    rules: GroupRules,
+    previous: DataFrame | None = None,
+) -> DataFrame:
+    """Which group every grouped product is in; `previous` as in `group_products`.
+
+    Returns:
+        sku_id, group_id, is_exact (has an exact copy in its group), group_first_seen, member_since,
+        bucket (a group is in one of them).
+    """
     pairs = product_pairs.select("sku_id_a", "sku_id_b", "cosine", "match_type", "in_conflict")
     conflicts = None
     if rules.n_conflict_columns:
         conflicts = _conflict_values(product_pairs, products).toArrow()
     labels = label_on_driver(pairs.toArrow(), conflicts, rules)
     n_buckets = 1 + labels.num_rows // _MEMBERS_PER_BUCKET
-    group_id = _born_id(F.col("first_sku_id"), rules)
-    return (
-        product_pairs.sparkSession.createDataFrame(labels)
-        .withColumn("group_id", group_id)
-        .withColumn("bucket", F.pmod(F.xxhash64("group_id"), F.lit(n_buckets)))
-        .select("sku_id", "group_id", "is_exact", "bucket")
-    )
+    members = product_pairs.sparkSession.createDataFrame(labels)
+    bucket = F.pmod(F.xxhash64("group_id"), F.lit(n_buckets)).alias("bucket")
+    return name_groups(members, previous, rules.run_date).select(*_LABEL_COLUMNS, bucket)
 
 
 def _conflict_values(product_pairs: DataFrame, products: DataFrame) -> DataFrame:
@@ -155,12 +165,6 @@ def _traits(sku_ids: pa.Array, conflicts: pa.Table, n_columns: int) -> np.ndarra
     traits = np.full((len(sku_ids), n_columns), -1, np.int32)
     traits[pc.index_in(conflicts["sku_id"], value_set=sku_ids).to_numpy()] = codes
     return traits
-
-
-def _born_id(first_sku_id: Column, rules: GroupRules) -> Column:
-    """Id of a group born in this run: from the date and the smallest SKU at birth."""
-    digest = F.substring(F.sha2(first_sku_id, 256), 1, _HASH_DIGITS)
-    return F.concat(F.lit(f"g{rules.run_date:%Y%m%d}-"), digest)
 
 
 def _place_pairs(product_pairs: DataFrame, labels: DataFrame) -> DataFrame:
@@ -233,7 +237,7 @@ def _describe_group(photos: pa.Table, rules: GroupRules) -> Iterable[dict[str, o
     members = photos.select(_MEMBER_COLUMNS).take(pa.array(first_photo)).to_pylist()
     canonical = _survivor(members, rules.order)
     to_canonical, lowest = group_cosines(owner, content, vectors, canonical)
-    return _group_rows(members, canonical, to_canonical.tolist(), float(lowest), rules.run_date)
+    return _group_rows(members, canonical, to_canonical.tolist(), float(lowest))
 
 
 def _survivor(members: list[dict[str, Any]], order: tuple[OrderColumn, ...]) -> int:
@@ -248,7 +252,6 @@ def _group_rows(
     canonical: int,
     to_canonical: list[float],
     lowest: float,
-    run_date: date,
 ) -> Iterable[dict[str, object]]:
     for index, (member, cosine) in enumerate(zip(members, to_canonical, strict=True)):
         yield {
@@ -260,7 +263,7 @@ def _group_rows(
             "cosine_to_canonical": cosine,
             "min_pair_cosine": lowest,
             "match_type": "exact" if member["is_exact"] else "near",
-            "group_first_seen": run_date,
-            "member_since": run_date,
+            "group_first_seen": member["group_first_seen"],
+            "member_since": member["member_since"],
             "variant_group": member["variant_group"],
         }

@@ -10,9 +10,9 @@ from pyspark.sql import functions as F
 
 from dedup_job.kernels.calibration import Calibration
 from dedup_job.tables import (
-    CATALOG_IMAGES,
     DUPLICATE_GROUPS,
     DUPLICATE_PAIRS,
+    GROUP_CHANGES,
     PLACEHOLDER_IMAGES,
     REJECTED_IMAGES,
     Table,
@@ -23,6 +23,7 @@ ROWS_PER_FILE = 5_000_000
 _SORT_KEYS = {
     DUPLICATE_GROUPS.name: ["group_id", "sku_id"],
     DUPLICATE_PAIRS.name: ["sku_id_a", "sku_id_b"],
+    GROUP_CHANGES.name: ["group_id"],
     REJECTED_IMAGES.name: ["position"],
     PLACEHOLDER_IMAGES.name: ["content_sha256"],
 }
@@ -44,17 +45,42 @@ def report_groups(group_rows: DataFrame, identity: RunIdentity) -> DataFrame:
 
 
 def report_pairs(
-    grouped_pairs: DataFrame, calibration: Calibration, identity: RunIdentity
+    grouped_pairs: DataFrame,
+    calibration: Calibration,
+    identity: RunIdentity,
+    previous_pairs: DataFrame | None = None,
 ) -> DataFrame:
-    """`DUPLICATE_PAIRS` from GROUPED_PAIRS. Without earlier runs, every pair is new."""
+    """`DUPLICATE_PAIRS` from GROUPED_PAIRS.
+
+    Args:
+        grouped_pairs: GROUPED_PAIRS.
+        calibration: tells probabilities.
+        identity: of this run.
+        previous_pairs: DUPLICATE_PAIRS of the last published run before this run date, parted pairs
+            included; None when there is none, and every pair is new.
+    """
     named = (
-        grouped_pairs.withColumn("run_id", F.lit(identity.run_id))
+        _tell_new(grouped_pairs, previous_pairs)
+        .withColumn("run_id", F.lit(identity.run_id))
         .withColumn("model_id", F.lit(identity.model_id))
-        .withColumn("is_new", F.lit(True))
         .withColumn("match_probability", F.lit(0.0).cast("float"))
     )
     task = partial(_fill_probability, calibration=calibration)
     return named.select(*DUPLICATE_PAIRS.column_names).mapInArrow(task, DUPLICATE_PAIRS.ddl)
+
+
+def _tell_new(pairs: DataFrame, previous: DataFrame | None) -> DataFrame:
+    """`pairs` with is_new."""
+    if previous is None:
+        return pairs.withColumn("is_new", F.lit(True))
+    ends = ["sku_id_a", "sku_id_b"]
+    known = previous.select(*ends).distinct().withColumn("is_known", F.lit(True))
+    return pairs.join(known, ends, "left").withColumn("is_new", F.col("is_known").isNull())
+
+
+def report_changes(changes: DataFrame, identity: RunIdentity) -> DataFrame:
+    """`GROUP_CHANGES` from `stages.changes.group_changes`."""
+    return changes.withColumn("run_id", F.lit(identity.run_id)).select(*GROUP_CHANGES.column_names)
 
 
 def report_rejects(
@@ -71,16 +97,6 @@ def report_placeholders(placeholders: DataFrame, identity: RunIdentity) -> DataF
     )
     return contents.withColumn("run_id", F.lit(identity.run_id)).select(
         *PLACEHOLDER_IMAGES.column_names
-    )
-
-
-def remember_images(usable: DataFrame, run_date: str) -> DataFrame:
-    """`CATALOG_IMAGES`: the state a later night compares with."""
-    return (
-        usable.withColumn("etag", F.lit(None).cast("string"))
-        .withColumn("modified_at", F.lit(None).cast("timestamp"))
-        .withColumn("last_seen", F.lit(run_date).cast("date"))
-        .select(*CATALOG_IMAGES.column_names)
     )
 
 

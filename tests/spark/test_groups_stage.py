@@ -72,8 +72,18 @@ class Catalog:
             return np.float32(1)
         return np.float32(np.sum(self.vectors[s].astype(float) * self.vectors[t].astype(float)))
 
-    def run(self, spark, *, chaining="components", sku_match="any", order="", shuffle=None):
-        """(product pairs, pairs, groups) as lists of dictionaries, sorted."""
+    def run(
+        self,
+        spark,
+        *,
+        chaining="components",
+        sku_match="any",
+        order="",
+        shuffle=None,
+        run_date=RUN_DATE,
+        previous=None,
+    ):
+        """(product pairs, pairs, groups) as lists of dictionaries, sorted; `previous`: groups."""
         frames = {
             table.name: _frame(spark, table, rows, shuffle)
             for table, rows in (
@@ -89,8 +99,10 @@ class Catalog:
             products, rows, frames["photo_pairs"], min_cosine=MIN_COSINE, sku_match=sku_match
         ).localCheckpoint()
         n_conflict_columns = len(json.loads(self.rows[0]["conflict"] or "[]"))
-        rules = GroupRules(chaining, columns, MIN_COSINE, RUN_DATE, n_conflict_columns)
-        grouping = group_products(found, products, rows, contents, rules)
+        rules = GroupRules(chaining, columns, MIN_COSINE, run_date, n_conflict_columns)
+        if previous is not None:
+            previous = _frame(spark, GROUP_ROWS, previous, shuffle)
+        grouping = group_products(found, products, rows, contents, rules, previous)
         assert products.columns == PRODUCTS.column_names
         return (
             _collect(found, PRODUCT_PAIRS),
@@ -315,6 +327,31 @@ def test_red_and_blue_that_did_not_match_do_not_meet_through_unknown(spark, chai
     assert sorted(row["sku_id"] for row in groups) == ["a", "b"]
 
 
+def test_pairs_and_groups_carry_the_inherited_id(spark):
+    vectors = vectors_on_circle(x=0, y=10, z=90, w=180)
+    _, _, before = Catalog(photos(("b", "x"), ("c", "y")), vectors).run(spark)
+    catalog = Catalog(photos(("a", "x"), ("b", "x"), ("p", "z"), ("q", "z"), ("r", "w")), vectors)
+    later = date(2026, 11, 26)
+    result = catalog.run(spark, run_date=later, previous=before)
+    _, pairs, groups = result
+    assert {row["sku_id"] for row in before} == {"b", "c"}
+    told = ("group_first_seen", "member_since")
+    assert {row["sku_id"]: tuple(row[c] for c in told) for row in groups} == {
+        "a": (RUN_DATE, later),
+        "b": (RUN_DATE, RUN_DATE),
+        "p": (later, later),
+        "q": (later, later),
+    }
+    id_of = {row["sku_id"]: row["group_id"] for row in groups}
+    assert id_of["a"] == id_of["b"] == before[0]["group_id"]
+    assert id_of["p"] == id_of["q"] and id_of["p"].startswith("g20261126-")
+    assert {(p["sku_id_a"], p["sku_id_b"]): p["group_id"] for p in pairs} == {
+        ("a", "b"): id_of["a"],
+        ("p", "q"): id_of["p"],
+    }
+    assert catalog.run(spark, run_date=later, previous=before, shuffle=3) == result
+
+
 def test_conflict_columns_without_a_pair(spark):
     rows = photos(("a", "x", {"conflict": '["red"]'}), ("b", "y", {"conflict": "[null]"}))
     assert Catalog(rows, vectors_on_circle(x=0, y=90)).run(spark) == ([], [], [])
@@ -346,6 +383,8 @@ def test_a_large_group_is_one_matrix_product():
             "sku_id": [f"{i // 3:03d}" for i in range(1500)],
             "content_sha256": [f"{i:04d}" for i in range(1500)],
             "is_exact": [False] * 1500,
+            "group_first_seen": [RUN_DATE] * 1500,
+            "member_since": [RUN_DATE] * 1500,
             "variant_group": pa.nulls(1500, pa.string()),
             "order_values": pa.array([[]] * 1500, pa.list_(pa.string())),
             "n_pixels": [7] * 1500,
