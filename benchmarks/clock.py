@@ -14,6 +14,7 @@ from dedup_job.io.bundles import ShippedBundle, load_shipped
 from dedup_job.io.fetch import Fetcher
 from dedup_job.io.fetch_policy import FetchPolicy
 from dedup_job.kernels.model import Embedder
+from dedup_job.kernels.validators import Fetched, Validator
 
 _RECORD = struct.Struct("ddqq")  # first photo, last photo (unix time), photos, peak RSS in KiB
 
@@ -69,9 +70,9 @@ class ClockedEmbedder(Embedder):
 def open_clocked_fetch(folder: str, policy: FetchPolicy):
     fetch, watch = Fetcher(policy).fetch, _watch_of_this_process(folder)
 
-    def clocked(uri: str) -> bytes:
+    def clocked(uri: str, known: Validator | None) -> Fetched:
         watch.start()
-        return fetch(uri)
+        return fetch(uri, known)
 
     return clocked
 

@@ -32,19 +32,20 @@ from dedup_job.kernels.bundle import read_manifest
 from dedup_job.kernels.images import ImageLimits, prepare
 from dedup_job.kernels.model import load_embedder
 from dedup_job.sample.catalog import write_sample_catalog
-from dedup_job.stages.embeddings import photo_requests
 from dedup_job.stages.photo_worker import LOCAL_PHOTOS_PER_HANDOVER, EmbedPhotos, count_photo_tasks
-from dedup_job.tables import PHOTOS
+from dedup_job.tables import PHOTO_REQUESTS, PHOTOS
 
 N_PROCESSES = 2
 
 
 def run_stage(spark, paths: list[Path], bundle: ShippedBundle, n_tasks: int) -> Clocked:
     """The job's own worker code, on Spark, with its defaults for local files."""
+    nothing_known = [None] * (len(PHOTO_REQUESTS.columns) - 2)
     rows = spark.createDataFrame(
-        [(f"{i:08d}", f"file://{path.absolute()}") for i, path in enumerate(paths)],
-        "fetch_key string, source_uri string",
+        [(f"{i:08d}", f"file://{path.absolute()}", *nothing_known) for i, path in enumerate(paths)],
+        PHOTO_REQUESTS.ddl,
     )
+    requests = rows.repartition(n_tasks, "fetch_key")
     policy = FetchPolicy.from_config(_defaults().fetch, [str(paths[0].parent.absolute())])
     with tempfile.TemporaryDirectory() as folder:
         worker = EmbedPhotos(
@@ -55,7 +56,7 @@ def run_stage(spark, paths: list[Path], bundle: ShippedBundle, n_tasks: int) -> 
             n_threads=1,
             per_handover=LOCAL_PHOTOS_PER_HANDOVER,
         )
-        stored = write_table(photo_requests(rows, n_tasks), PHOTOS, Folder(f"{folder}/out"), worker)
+        stored = write_table(requests, PHOTOS, Folder(f"{folder}/out"), worker)
         clocked = read_clocks(folder)
     assert stored.n_rows == len(paths) == clocked.n_photos
     return clocked

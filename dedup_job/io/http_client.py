@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from functools import cache
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -22,6 +24,7 @@ from dedup_job.errors import ImageRejected, RejectReason
 from dedup_job.io.addresses import Address, permitted_addresses
 from dedup_job.io.fetch_policy import FetchPolicy
 from dedup_job.io.uris import refused, resolve, split_scheme
+from dedup_job.kernels.validators import MAX_VALIDATOR_CHARS, Fetched, Validator, sane_etag
 
 _MAX_REDIRECTS = 3
 _MAX_RETRY_AFTER_S = 10.0
@@ -40,6 +43,8 @@ _HEADERS = {
     "Accept-Encoding": "identity",
     "Connection": "close",
 }
+# A photo may change again within the second that its Last-Modified names (RFC 9110, 8.8.2.2).
+_SETTLED = timedelta(seconds=2)
 
 
 class Deadline:
@@ -107,8 +112,13 @@ class _Wire(io.RawIOBase):
         return io.BufferedReader(_Wire(self._sock, self._read_timeout_s, self._deadline))
 
 
-def fetch_http(uri: str, policy: FetchPolicy, sleep: Callable[[float], None] = time.sleep) -> bytes:
-    """Fetch one http(s) URI.
+def fetch_http(
+    uri: str,
+    policy: FetchPolicy,
+    known: Validator | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Fetched:
+    """Fetch one http(s) URI; a conditional request where `known` says what to ask with.
 
     429, 5xx and failed connections are tried again, with exponential back-off and jitter, as long as
     `policy.max_attempts` and the total deadline allow. At most 3 redirects are followed.
@@ -120,7 +130,7 @@ def fetch_http(uri: str, policy: FetchPolicy, sleep: Callable[[float], None] = t
     deadline = Deadline(policy.total_timeout_s)
     for attempt in range(1, policy.max_attempts + 1):
         try:
-            return _follow(uri, policy, deadline)
+            return _follow(uri, policy, deadline, known)
         except _TransientError as failure:
             backoff_s = policy.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
             wait_s = max(backoff_s, failure.retry_after_s)
@@ -132,10 +142,10 @@ def fetch_http(uri: str, policy: FetchPolicy, sleep: Callable[[float], None] = t
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _follow(uri: str, policy: FetchPolicy, deadline: Deadline) -> bytes:
+def _follow(uri: str, policy: FetchPolicy, deadline: Deadline, known: Validator | None) -> Fetched:
     for _ in range(_MAX_REDIRECTS + 1):
-        answer = _get(_parse(uri), policy, deadline)
-        if isinstance(answer, bytes):
+        answer = _get(_parse(uri), policy, deadline, known)
+        if isinstance(answer, Fetched):
             return answer
         uri = _redirected(uri, answer, policy)
     raise ImageRejected(RejectReason.HTTP_ERROR, f"more than {_MAX_REDIRECTS} redirects")
@@ -172,15 +182,22 @@ def _parse(uri: str) -> _Target:
     return _Target(is_tls, host, port, f"{shown}:{port}" if parts.port else shown, path)
 
 
-def _get(target: _Target, policy: FetchPolicy, deadline: Deadline) -> bytes | str:
-    """One request: the body, or the location of a redirect."""
+def _get(
+    target: _Target, policy: FetchPolicy, deadline: Deadline, known: Validator | None
+) -> Fetched | str:
+    """One request: what was fetched, or the location of a redirect."""
+    conditions = _conditions(known)
     with _connected(target, policy, deadline) as sock:
         try:
-            response = _request(sock, target, policy, deadline)
+            response = _request(sock, target, policy, deadline, conditions)
             if response.status in _REDIRECTS and response.getheader("Location"):
                 return response.getheader("Location") or ""
+            if response.status == 304 and known is not None and conditions:
+                return Fetched(None, _still_valid(response, known))
             _check_status(response)
-            return _read_body(response, policy.max_bytes)
+            body = _read_body(response, policy.max_bytes)
+            etag = sane_etag(response.getheader("ETag"))
+            return Fetched(body, Validator(etag, len(body), _modified_at(response)))
         except TimeoutError:
             raise
         except (OSError, http.client.IncompleteRead) as error:
@@ -248,12 +265,55 @@ def _tls_context() -> ssl.SSLContext:
 
 
 def _request(
-    sock: socket.socket, target: _Target, policy: FetchPolicy, deadline: Deadline
+    sock: socket.socket,
+    target: _Target,
+    policy: FetchPolicy,
+    deadline: Deadline,
+    conditions: dict[str, str],
 ) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection(target.host, target.port)
     connection.sock = _Wire(sock, policy.read_timeout_s, deadline)
-    connection.request("GET", target.path, headers={"Host": target.host_header, **_HEADERS})
+    headers = {"Host": target.host_header, **_HEADERS, **conditions}
+    connection.request("GET", target.path, headers=headers)
     return connection.getresponse()
+
+
+def _conditions(known: Validator | None) -> dict[str, str]:
+    """Headers that ask for the photo only if it is not what is known; empty: fetch in any case."""
+    headers: dict[str, str] = {}
+    if known is None:
+        return headers
+    if etag := sane_etag(known.etag):
+        headers["If-None-Match"] = etag
+    if known.modified_at is not None:
+        moment = known.modified_at.astimezone(UTC).replace(microsecond=0)
+        headers["If-Modified-Since"] = format_datetime(moment, usegmt=True)
+    return headers
+
+
+def _still_valid(response: http.client.HTTPResponse, known: Validator) -> Validator:
+    """What is known, renewed by the answer: a server may name an unchanged photo anew."""
+    etag = sane_etag(response.getheader("ETag")) or known.etag
+    return Validator(etag, known.n_bytes, _modified_at(response) or known.modified_at)
+
+
+def _modified_at(response: http.client.HTTPResponse) -> datetime | None:
+    """Last-Modified, where by the server's own clock it is old enough to be trusted."""
+    modified_at, now = _moment(response, "Last-Modified"), _moment(response, "Date")
+    if modified_at is None or (now is not None and now - modified_at < _SETTLED):
+        return None
+    return modified_at
+
+
+def _moment(response: http.client.HTTPResponse, header: str) -> datetime | None:
+    text = response.getheader(header) or ""
+    if len(text) > MAX_VALIDATOR_CHARS:
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _check_status(response: http.client.HTTPResponse) -> None:

@@ -94,6 +94,15 @@ def prepare(
     return Prepared(fit(rgb, size_px, blur_sigma_px), width, height)
 
 
+def measure(data: bytes, limits: ImageLimits = ImageLimits()) -> tuple[int, int]:
+    """Width and height in pixels, as displayed, from the header alone: no pixel is decoded.
+
+    Raises:
+        ImageRejected: as `prepare`, for what the header tells; never for damage that comes later.
+    """
+    return _displayed_size(_read_header(data, limits))
+
+
 def decode(
     data: bytes, limits: ImageLimits = ImageLimits(), enough_px: int | None = None
 ) -> Pixels:
@@ -149,8 +158,6 @@ def fit(rgb: Pixels, size_px: int, blur_sigma_px: float) -> Pixels:
 
 
 def _decode(data: bytes, limits: ImageLimits, enough_px: int | None) -> tuple[Pixels, _Header]:
-    if not data:
-        raise ImageRejected(RejectReason.EMPTY_FILE, "0 bytes")
     header = _read_header(data, limits)
     is_large = header.width * header.height > _LARGE_PIXELS
     with _one_large_photo if is_large else nullcontext():
@@ -163,6 +170,8 @@ def _decode(data: bytes, limits: ImageLimits, enough_px: int | None) -> tuple[Pi
 
 def _read_header(data: bytes, limits: ImageLimits) -> _Header:
     """Read format, mode, size and orientation, and apply the limits; decodes no pixel."""
+    if not data:
+        raise ImageRejected(RejectReason.EMPTY_FILE, "0 bytes")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_limits(image, limits)

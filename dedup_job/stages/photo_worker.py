@@ -1,33 +1,67 @@
 """The one Python pass per photo, inside a Spark task: fetch, hash, decode, blur, embed.
 
 Photo bytes never leave the worker. Fetching and decoding run a bounded number of photos ahead of
-inference, so that the network waits on neither disk nor server; within a task an equal content is
-decoded and embedded once.
+inference, so that the network waits on neither disk nor server. What is known costs less: a photo
+that its store calls unchanged is not sent, a content whose embedding is stored is not decoded, and
+within a task an equal content is decoded and embedded once.
 """
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from dedup_job.errors import ImageRejected, RejectReason
-from dedup_job.kernels.images import ImageLimits, Pixels, prepare
+from dedup_job.kernels.images import ImageLimits, Pixels, measure, prepare
 from dedup_job.kernels.model import Embedder
-from dedup_job.tables import PHOTOS
+from dedup_job.kernels.validators import Fetched, Validator
+from dedup_job.tables import PHOTO_REQUESTS, PHOTOS
 
-Fetch = Callable[[str], bytes]
-Request = tuple[str, str]  # fetch_key, source_uri
+Fetch = Callable[[str, Validator | None], Fetched]
 _OUTPUT_ROWS = 256
 LOCAL_PHOTOS_PER_HANDOVER = 8
 # A task of a small catalog still holds enough photos to pay for its start.
 _MIN_PHOTOS_PER_TASK = 250
 _TASKS_PER_CORE = 4
+
+
+class Request(NamedTuple):
+    """A row of PHOTO_REQUESTS, its columns in order: a photo, and how an earlier run knows it."""
+
+    fetch_key: str
+    source_uri: str
+    content_sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    n_bytes: int | None = None
+    etag: str | None = None
+    modified_at: datetime | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+    @property
+    def known(self) -> Validator | None:
+        """What to ask the store with; None: fetch in any case."""
+        if self.content_sha256 is None:
+            return None
+        validator = Validator(self.etag, self.n_bytes, self.modified_at)
+        return validator if validator.can_tell else None
+
+
+class Outcome(NamedTuple):
+    """What became of a content, whichever photo brings it."""
+
+    width: int | None
+    height: int | None
+    reason: str | None
+    detail: str | None
 
 
 @dataclass(slots=True)
@@ -41,20 +75,23 @@ class Photo:
     n_bytes: int | None = None
     reason: str | None = None
     detail: str | None = None
+    etag: str | None = None
+    modified_at: datetime | None = None
+    origin: str = "fetched"
+    checked_on: date | None = None  # in this run
     pixels: Pixels | None = None
     embedding: Any = None
 
-    def of_same_content(self, fetch_key: str) -> "Photo":
-        """The outcome of another photo with these bytes; its embedding is not written twice."""
-        return Photo(
-            fetch_key,
-            self.content_sha256,
-            self.width,
-            self.height,
-            self.n_bytes,
-            self.reason,
-            self.detail,
-        )
+    @property
+    def outcome(self) -> Outcome:
+        """What another photo with these bytes shares; the embedding is not written twice."""
+        return Outcome(self.width, self.height, self.reason, self.detail)
+
+    def share(self, outcome: Outcome) -> "Photo":
+        """Take over what became of another photo with these bytes."""
+        self.width, self.height, self.reason, self.detail = outcome
+        self.pixels = None
+        return self
 
     def reject(self, reason: RejectReason, detail: str) -> "Photo":
         """Mark as unusable."""
@@ -64,16 +101,18 @@ class Photo:
 
 @dataclass(frozen=True)
 class EmbedPhotos:
-    """Turns (fetch_key, source_uri) batches into `PHOTOS` batches. Pickled to every task.
+    """Turns `PHOTO_REQUESTS` batches into `PHOTOS` batches. Pickled to every task.
 
     Args:
-        open_fetch: called once per task; gives the function URI -> bytes.
+        open_fetch: called once per task; gives the function (URI, what is known of it) -> Fetched.
         open_embedder: called once per task; must itself cache per process.
         limits: header limits of the decoder.
         prefetch: photos in flight ahead of inference, at most.
         n_threads: threads that fetch and decode.
         per_handover: photos a thread fetches before it hands them over. More saves thread switches
             where a fetch takes no time (local files); 1 keeps slow servers from adding up.
+        known: called once per task, must itself cache per process; gives the `content_sha256` of
+            contents whose embedding is stored. None: no content is.
     """
 
     open_fetch: Callable[[], Fetch]
@@ -82,6 +121,7 @@ class EmbedPhotos:
     prefetch: int
     n_threads: int
     per_handover: int = 1
+    known: Callable[[], Container[str]] | None = None
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Run one task."""
@@ -89,7 +129,8 @@ class EmbedPhotos:
 
         cv2.setNumThreads(0)  # a task owns one core; OpenCV would take them all
         embedder = self.open_embedder()
-        reader = _Reader(self.open_fetch(), embedder, self.limits)
+        stored: Container[str] = self.known() if self.known else frozenset()
+        reader = _Reader(self.open_fetch(), embedder, self.limits, stored)
         with ThreadPoolExecutor(self.n_threads) as pool:
             requests = _in_groups(_requests(batches), self.per_handover)
             n_ahead = max(1, self.prefetch // self.per_handover)
@@ -102,30 +143,44 @@ class EmbedPhotos:
 class _Reader:
     """Fetches and decodes; remembers the contents of this task (threads share it)."""
 
-    def __init__(self, fetch: Fetch, embedder: Embedder, limits: ImageLimits) -> None:
+    def __init__(
+        self, fetch: Fetch, embedder: Embedder, limits: ImageLimits, stored: Container[str]
+    ) -> None:
         self._fetch = fetch
+        self._stored = stored
         self._size_px = embedder.manifest.input_px
         self._blur = embedder.manifest.blur_sigma_px
         self._limits = limits
-        # content -> what became of it, without pixels and vector. Dictionary reads and writes are
-        # atomic; two threads that meet the same new content at once merely decode it twice.
-        self.known: dict[str, Photo] = {}
+        # content -> what became of it. Dictionary reads and writes are atomic; two threads that
+        # meet the same new content at once merely decode it twice.
+        self.known: dict[str, Outcome] = {}
 
     def read_all(self, requests: list[Request]) -> list[Photo]:
         return [self.read(request) for request in requests]
 
     def read(self, request: Request) -> Photo:
-        fetch_key, uri = request
         try:
-            data = self._fetch(uri)
+            fetched = self._fetch(request.source_uri, request.known)
         except ImageRejected as rejected:
-            return Photo(fetch_key, reason=rejected.reason, detail=rejected.detail)
+            return Photo(request.fetch_key, reason=rejected.reason, detail=rejected.detail)
+        if fetched.data is None:
+            photo = _not_modified(request)
+        else:
+            photo = self._look(request.fetch_key, fetched.data)
+        photo.etag = fetched.validator.etag
+        photo.modified_at = fetched.validator.modified_at
+        return photo
+
+    def _look(self, fetch_key: str, data: bytes) -> Photo:
         sha256 = hashlib.sha256(data).hexdigest()
+        photo = Photo(fetch_key, sha256, n_bytes=len(data))
         known = self.known.get(sha256)
         if known is not None:
-            return known.of_same_content(fetch_key)
-        photo = Photo(fetch_key, sha256, n_bytes=len(data))
+            return photo.share(known)
         try:
+            if sha256 in self._stored:
+                photo.width, photo.height = measure(data, self._limits)
+                return self.remember(photo)
             prepared = prepare(data, self._size_px, self._blur, self._limits)
         except ImageRejected as rejected:
             return self.remember(photo.reject(rejected.reason, rejected.detail))
@@ -135,8 +190,22 @@ class _Reader:
 
     def remember(self, photo: Photo) -> Photo:
         if photo.content_sha256 is not None:
-            self.known[photo.content_sha256] = photo.of_same_content("")
+            self.known[photo.content_sha256] = photo.outcome
         return photo
+
+
+def _not_modified(request: Request) -> Photo:
+    """The photo as the earlier run left it; its embedding is stored, or its content rejected."""
+    return Photo(
+        request.fetch_key,
+        request.content_sha256,
+        request.width,
+        request.height,
+        request.n_bytes,
+        request.reason,
+        request.detail,
+        origin="not_modified",
+    )
 
 
 def count_photo_tasks(n_photos: int, n_cores: int, photos_per_task: int) -> int:
@@ -148,11 +217,8 @@ def count_photo_tasks(n_photos: int, n_cores: int, photos_per_task: int) -> int:
 
 def _requests(batches: Iterable[pa.RecordBatch]) -> Iterator[Request]:
     for batch in batches:
-        yield from zip(
-            batch.column("fetch_key").to_pylist(),
-            batch.column("source_uri").to_pylist(),
-            strict=True,
-        )
+        columns = (batch.column(name).to_pylist() for name in PHOTO_REQUESTS.column_names)
+        yield from map(Request._make, zip(*columns, strict=True))
 
 
 def _in_groups(requests: Iterator[Request], size: int) -> Iterator[list[Request]]:
@@ -179,7 +245,7 @@ def _embed(photo: Photo, embedder: Embedder, reader: _Reader) -> Photo:
         return photo
     known = reader.known.get(photo.content_sha256 or "")
     if known is not None:
-        return known.of_same_content(photo.fetch_key)
+        return photo.share(known)
     vector = embedder.embed(photo.pixels[None])[0]
     photo.pixels = None
     if np.isfinite(vector).all():
@@ -191,16 +257,14 @@ def _embed(photo: Photo, embedder: Embedder, reader: _Reader) -> Photo:
 
 def _to_batch(photos: list[Photo]) -> pa.RecordBatch:
     vectors = [photo.embedding for photo in photos]
-    columns = {
-        name: pa.array([getattr(photo, name) for photo in photos])
-        for name in PHOTOS.column_names
-        if name != "embedding"
-    }
-    columns["embedding"] = _list_column(vectors)
     schema = PHOTOS.arrow
-    return pa.RecordBatch.from_arrays(
-        [columns[field.name].cast(field.type) for field in schema], schema=schema
-    )
+    columns = [
+        _list_column(vectors)
+        if field.name == "embedding"
+        else pa.array([getattr(photo, field.name) for photo in photos], field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _list_column(vectors: list[Any]) -> pa.Array:

@@ -44,12 +44,12 @@ def reject(fetcher, uri, reason, *parts):
 
 def test_reads_a_file_below_a_root(tmp_path):
     (tmp_path / "50% ü?.jpg").write_bytes(PHOTO)
-    assert make_fetcher([tmp_path]).fetch(file_uri(f"{tmp_path}/50% ü?.jpg")) == PHOTO
+    assert make_fetcher([tmp_path]).fetch(file_uri(f"{tmp_path}/50% ü?.jpg")).data == PHOTO
 
 
 def test_an_empty_file_is_left_to_the_decoder(tmp_path):
     (tmp_path / "empty.jpg").touch()
-    assert make_fetcher([tmp_path]).fetch(file_uri(f"{tmp_path}/empty.jpg")) == b""
+    assert make_fetcher([tmp_path]).fetch(file_uri(f"{tmp_path}/empty.jpg")).data == b""
 
 
 def test_files_outside_the_roots_are_refused_by_where_they_really_are(tmp_path):
@@ -66,7 +66,7 @@ def test_files_outside_the_roots_are_refused_by_where_they_really_are(tmp_path):
             make_fetcher([root]), f"file://{path}", RejectReason.URI_REFUSED, "fetch.allow_roots"
         )
     allowing = make_fetcher([root], allow_roots=(str(outside),))
-    assert allowing.fetch(file_uri(f"{root}/link.jpg")) == PHOTO
+    assert allowing.fetch(file_uri(f"{root}/link.jpg")).data == PHOTO
 
 
 def test_what_is_no_regular_file_does_not_hang(tmp_path):
@@ -82,7 +82,7 @@ def test_file_problems_have_their_own_reasons(tmp_path):
     (tmp_path / "exact.jpg").write_bytes(b"x" * 10)
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
     fetcher = make_fetcher([tmp_path], max_bytes=10)
-    assert fetcher.fetch(file_uri(f"{tmp_path}/exact.jpg")) == b"x" * 10
+    assert fetcher.fetch(file_uri(f"{tmp_path}/exact.jpg")).data == b"x" * 10
     for name, reason in [
         ("big.jpg", RejectReason.TOO_MANY_BYTES),
         ("no.jpg", RejectReason.NOT_FOUND),
@@ -168,8 +168,8 @@ def test_nothing_is_fetched_by_http_until_hosts_are_allowed(photo_server):
     reject(make_fetcher(), url, RejectReason.URI_REFUSED, "fetch.allow_hosts")
     reject(make_fetcher(allow_hosts=("*",)), url, RejectReason.URI_REFUSED, "fetch.allow_hosts")
     assert photo_server.requests == []
-    assert make_fetcher(allow_hosts=LOOPBACK).fetch(url) == PHOTO
-    assert make_fetcher(allow_hosts=(f"127.0.0.1:{photo_server.port}",)).fetch(url) == PHOTO
+    assert make_fetcher(allow_hosts=LOOPBACK).fetch(url).data == PHOTO
+    assert make_fetcher(allow_hosts=(f"127.0.0.1:{photo_server.port}",)).fetch(url).data == PHOTO
     reject(make_fetcher(allow_hosts=("127.0.0.1:1",)), url, RejectReason.URI_REFUSED)
 
 
@@ -221,7 +221,7 @@ def test_a_named_host_may_be_private_but_never_the_metadata_service(photo_server
     fake_dns(monkeypatch, {"cdn.example": ["127.0.0.1"], "evil.example": ["169.254.169.254"]})
     photo_server.routes["/a.jpg"] = PHOTO
     fetcher = make_fetcher(allow_hosts=("CDN.example", "evil.example"))
-    assert fetcher.fetch(photo_server.url("/a.jpg", "cdn.example")) == PHOTO
+    assert fetcher.fetch(photo_server.url("/a.jpg", "cdn.example")).data == PHOTO
     reject(fetcher, "http://evil.example/a.jpg", RejectReason.URI_REFUSED, "link-local")
 
 
@@ -267,7 +267,7 @@ def test_redirects_are_followed_three_times(photo_server):
     photo_server.routes["/3"] = servers.redirect(photo_server.url("/4"), 308)
     photo_server.routes["/4"] = PHOTO
     fetcher = make_fetcher(allow_hosts=LOOPBACK)
-    assert fetcher.fetch(photo_server.url("/1")) == PHOTO
+    assert fetcher.fetch(photo_server.url("/1")).data == PHOTO
     reject(fetcher, photo_server.url("/0"), RejectReason.HTTP_ERROR, "redirects")
 
 
@@ -325,7 +325,7 @@ def test_statuses(photo_server, status, reason, n_requests):
 @pytest.mark.parametrize("first", [answer(status=429), answer(status=500), servers.reset])
 def test_passing_failures_are_tried_again(photo_server, first):
     photo_server.routes["/a.jpg"] = [first, PHOTO]
-    assert make_fetcher(allow_hosts=LOOPBACK).fetch(photo_server.url("/a.jpg")) == PHOTO
+    assert make_fetcher(allow_hosts=LOOPBACK).fetch(photo_server.url("/a.jpg")).data == PHOTO
     assert len(photo_server.requests) == 2
 
 
@@ -338,7 +338,9 @@ def test_back_off_doubles_and_retry_after_is_capped(photo_server):
     ]
     waits = []
     policy = FetchPolicy.from_config(FetchConfig(allow_hosts=LOOPBACK, max_attempts=4), [])
-    assert http_client.fetch_http(photo_server.url("/a.jpg"), policy, waits.append) == PHOTO
+    assert (
+        http_client.fetch_http(photo_server.url("/a.jpg"), policy, sleep=waits.append).data == PHOTO
+    )
     assert 0.25 <= waits[0] <= 0.75
     assert 0.5 <= waits[1] <= 1.5
     assert waits[2] == 10.0
@@ -371,7 +373,7 @@ def test_a_body_over_the_limit_is_not_read_to_its_end(photo_server):
         "/over": b"x" * 100_001,
     }
     fetcher = make_fetcher(allow_hosts=LOOPBACK, max_bytes=100_000)
-    assert len(fetcher.fetch(photo_server.url("/exact"))) == 100_000
+    assert len(fetcher.fetch(photo_server.url("/exact")).data) == 100_000
     for path in ("/endless", "/announced", "/over"):
         url = photo_server.url(path)
         reject(fetcher, url, RejectReason.TOO_MANY_BYTES, "fetch.max_bytes")
@@ -405,8 +407,8 @@ def test_a_closed_port_is_unreachable_after_retries():
 def test_paths_are_sent_percent_encoded_once(photo_server):
     photo_server.routes |= {"/a%20%C3%BC%20b.jpg": PHOTO, "/": PHOTO}
     fetcher = make_fetcher(allow_hosts=LOOPBACK)
-    assert fetcher.fetch(photo_server.url("/a ü%20b.jpg?q=x y&z=%2F#part")) == PHOTO
-    assert fetcher.fetch(photo_server.url("")) == PHOTO
+    assert fetcher.fetch(photo_server.url("/a ü%20b.jpg?q=x y&z=%2F#part")).data == PHOTO
+    assert fetcher.fetch(photo_server.url("")).data == PHOTO
     assert photo_server.paths() == ["/a%20%C3%BC%20b.jpg?q=x%20y&z=%2F", "/"]
     assert photo_server.requests[0][1]["Host"] == f"127.0.0.1:{photo_server.port}"
 
@@ -414,7 +416,7 @@ def test_paths_are_sent_percent_encoded_once(photo_server):
 def test_environment_proxies_are_not_used(photo_server, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     photo_server.routes["/a.jpg"] = PHOTO
-    assert make_fetcher(allow_hosts=LOOPBACK).fetch(photo_server.url("/a.jpg")) == PHOTO
+    assert make_fetcher(allow_hosts=LOOPBACK).fetch(photo_server.url("/a.jpg")).data == PHOTO
 
 
 def test_threads_share_a_fetcher(photo_server):
@@ -422,7 +424,7 @@ def test_threads_share_a_fetcher(photo_server):
     fetcher = make_fetcher(allow_hosts=LOOPBACK)
     with ThreadPoolExecutor(8) as pool:
         bodies = pool.map(lambda n: fetcher.fetch(photo_server.url(f"/{n}.jpg")), range(40))
-    assert list(bodies) == [b"%d" % n for n in range(40)]
+    assert [fetched.data for fetched in bodies] == [b"%d" % n for n in range(40)]
 
 
 # TLS
@@ -475,7 +477,7 @@ def _self_signed(name):
 def test_tls_verifies_the_name_though_it_connects_to_an_address(tls_server, monkeypatch):
     fake_dns(monkeypatch, {"localhost": ["127.0.0.1"], "other.example": ["127.0.0.1"]})
     fetcher = make_fetcher(allow_hosts=("localhost", "other.example"))
-    assert fetcher.fetch(f"https://localhost:{tls_server.port}/a.jpg") == PHOTO
+    assert fetcher.fetch(f"https://localhost:{tls_server.port}/a.jpg").data == PHOTO
     wrong = f"https://other.example:{tls_server.port}/a.jpg"
     reject(fetcher, wrong, RejectReason.UNREACHABLE, "TLS", "certificate")
     assert tls_server.paths() == ["/a.jpg"]
@@ -493,8 +495,8 @@ def test_tls_spoken_to_a_plain_server_is_unreachable(photo_server):
 def test_reads_objects(s3_server):
     s3_server.create_bucket("photos", {"x/a ü%20?.jpg": PHOTO, "empty": b"", "big": b"x" * 11})
     fetcher = make_fetcher(max_bytes=10)
-    assert fetcher.fetch("s3://photos/x/a ü%20?.jpg") == PHOTO
-    assert fetcher.fetch("s3://photos/empty") == b""
+    assert fetcher.fetch("s3://photos/x/a ü%20?.jpg").data == PHOTO
+    assert fetcher.fetch("s3://photos/empty").data == b""
     reject(fetcher, "s3://photos/big", RejectReason.TOO_MANY_BYTES, "fetch.max_bytes")
     reject(fetcher, "s3://photos/no?X-Amz-Signature=SECRET", RejectReason.NOT_FOUND)
     reject(fetcher, "s3://no-such-bucket/a", RejectReason.NOT_FOUND)
@@ -505,13 +507,13 @@ def test_threads_share_an_object_store(s3_server):
     fetcher = make_fetcher()
     with ThreadPoolExecutor(8) as pool:
         bodies = pool.map(lambda n: fetcher.fetch(f"s3://shared/{n}"), range(20))
-    assert list(bodies) == [b"%d" % n for n in range(20)]
+    assert [fetched.data for fetched in bodies] == [b"%d" % n for n in range(20)]
 
 
 def test_buckets_must_be_allowed(s3_server):
     s3_server.create_bucket("mine", {"a": PHOTO})
     fetcher = make_fetcher(allow_buckets=("mine",))
-    assert fetcher.fetch("s3://mine/a") == PHOTO
+    assert fetcher.fetch("s3://mine/a").data == PHOTO
     reject(fetcher, "s3://other/a", RejectReason.URI_REFUSED, "fetch.allow_buckets")
 
 
