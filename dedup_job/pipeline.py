@@ -38,7 +38,7 @@ from dedup_job.nightly.gates import check_acceptance
 from dedup_job.nightly.journal import open_journal
 from dedup_job.nightly.memory import Memory, check_delta, recall_runs
 from dedup_job.nightly.photo_stage import Model, read_photos
-from dedup_job.nightly.record import RunRecord, name_run
+from dedup_job.nightly.record import RunRecord, blaming_a_lost_lease, name_run
 from dedup_job.nightly.report_tables import Findings
 from dedup_job.nightly.reporting import publish_run
 from dedup_job.nightly.results import PhotoCounts, RunResult, Search
@@ -133,7 +133,7 @@ def run(settings: Settings) -> RunResult:
     run_id = name_run()
     with acquire_lease(warehouse, run_id, config.lease.ttl_s) as lease:
         record = RunRecord(warehouse, run_id, run_date, settings, snapshot_catalog(parts))
-        with record, lease.explaining():
+        with record, blaming_a_lost_lease(lease):
             spark = open_session()
             memory = recall_runs(spark, warehouse, run_date, is_shadow=config.shadow)
             record.base_run_id = memory.base.run_id if memory.base else None

@@ -4,11 +4,14 @@ import logging
 import os
 import socket
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Any
 
 from dedup_job.errors import DedupError, GateError, one_line
+from dedup_job.io.lease import Lease
 from dedup_job.io.manifests import RunManifest, write_manifest
 from dedup_job.io.snapshot import shown_snapshot
 from dedup_job.io.storage import Folder
@@ -22,6 +25,22 @@ logger = logging.getLogger("dedup_job")
 def name_run() -> str:
     """A new run id; ids sort by their time."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+
+
+@contextmanager
+def blaming_a_lost_lease(lease: Lease) -> Iterator[None]:
+    """If the block fails because another run took over and deleted its files, say that instead.
+
+    Raises:
+        LeaseLost: in place of what the block raised.
+    """
+    try:
+        yield
+    except DedupError:
+        raise
+    except Exception:
+        lease.check()
+        raise
 
 
 class RunRecord:
