@@ -13,7 +13,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyspark
@@ -23,13 +23,30 @@ SPARK_BIN = Path(pyspark.__file__).parent / "bin"
 _START_TIMEOUT_S = 60
 
 
-@dataclass(frozen=True)
+HOSTS = ("127.0.0.1", "127.0.0.2")
+
+
+@dataclass
 class Cluster:
-    """`url` is spark://...; `python` runs executors and driver; `folder` is where they live."""
+    """`url` is spark://...; `python` runs executors and driver; `folder` is where they live.
+
+    `workers` maps a host to its Worker process.
+    """
 
     url: str
     python: Path
     folder: Path
+    workers: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+
+    def start_worker(self, host: str) -> None:
+        """Start the one-core worker of a host and wait until the master knows it."""
+        log = self.folder / "master.log"
+        n_before = _count_workers(log)
+        worker = ["worker.Worker", "--host", host, "-c", "1", "-m", "2g"]
+        work = self.folder / f"worker-{host}"
+        arguments = [*worker, "--work-dir", str(work), self.url]
+        self.workers[host] = _start(self.folder, f"worker-{host}", arguments)
+        _wait_for_workers(log, n_before + 1)
 
 
 @contextmanager
@@ -37,22 +54,16 @@ def start_cluster(folder: Path) -> Iterator[Cluster]:
     """Start master and workers; end exactly these processes afterwards."""
     python = make_bare_python(folder / "python")
     port = _free_port()
-    url = f"spark://127.0.0.1:{port}"
-    processes = [
-        _start(folder, "master", ["master.Master", "--host", "127.0.0.1", "--port", str(port)])
-    ]
+    cluster = Cluster(f"spark://127.0.0.1:{port}", python, folder)
+    master = _start(folder, "master", ["master.Master", "--host", "127.0.0.1", "--port", str(port)])
     try:
-        _wait_for_port(port, processes[0])
-        for host in ("127.0.0.1", "127.0.0.2"):
-            worker = ["worker.Worker", "--host", host, "-c", "1", "-m", "2g"]
-            work = folder / f"worker-{host}"
-            processes.append(
-                _start(folder, f"worker-{host}", [*worker, "--work-dir", str(work), url])
-            )
-        _wait_for_workers(folder / "master.log", 2)
-        yield Cluster(url, python, folder)
+        _wait_for_port(port, master)
+        for host in HOSTS:
+            cluster.start_worker(host)
+        yield cluster
     finally:
-        for process in reversed(processes):
+        processes = [*cluster.workers.values(), master]
+        for process in processes:
             process.terminate()
         for process in processes:
             process.wait(timeout=30)
@@ -92,6 +103,26 @@ def submit(
     conf: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run jobs/nightly_dedup.py through spark-submit, from a folder outside the project."""
+    return subprocess.run(
+        submit_command(master, python, package, arguments, environment, conf),
+        cwd=cwd,
+        env=submit_environment(environment),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def submit_command(
+    master: str,
+    python: Path,
+    package: Path,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    conf: Mapping[str, str] | None = None,
+    script: Path = ROOT / "jobs" / "nightly_dedup.py",
+) -> list[str]:
+    """The spark-submit command line; to be run with `submit_environment`."""
     settings = {
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
@@ -106,15 +137,12 @@ def submit(
     command = [str(SPARK_BIN / "spark-submit"), "--master", master, "--py-files", str(package)]
     for name, value in settings.items():
         command += ["--conf", f"{name}={value}"]
-    command += [str(ROOT / "jobs" / "nightly_dedup.py"), *arguments]
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        env={**_clean_environment(), **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    return [*command, str(script), *arguments]
+
+
+def submit_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the driver: clean, with these variables."""
+    return {**_clean_environment(), **environment}
 
 
 def _clean_environment() -> dict[str, str]:
@@ -152,8 +180,13 @@ def _wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:
     raise AssertionError("the master did not open its port")
 
 
+def _count_workers(log: Path) -> int:
+    """How often a worker has registered, by the master's log."""
+    return log.read_text(errors="replace").count("Registering worker")
+
+
 def _wait_for_workers(log: Path, n_workers: int) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while log.read_text(errors="replace").count("Registering worker") < n_workers:
+    while _count_workers(log) < n_workers:
         assert time.monotonic() < deadline, "the workers did not register"
         time.sleep(0.2)
