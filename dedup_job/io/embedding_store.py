@@ -1,11 +1,13 @@
-"""Embeddings by content, kept from night to night: they are only ever added.
+"""Embeddings by content, kept from night to night (docs/adr/0013).
 
 `image_embeddings/model_id=ID/_index.json` names the files that count. It is replaced in one step after
-new files are in place, so a crash in between leaves a stray file that nobody reads.
+new files are in place and before old ones are deleted, so a crash in between leaves a stray file that
+nobody reads.
 """
 
 import json
 import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 
 from dedup_job.errors import DedupError
@@ -16,6 +18,7 @@ from dedup_job.tables import IMAGE_EMBEDDINGS
 logger = logging.getLogger("dedup_job")
 INDEX = "_index.json"
 _FORMAT = 1
+_PREFIX = "model_id="
 
 
 class EmbeddingStore:
@@ -27,10 +30,11 @@ class EmbeddingStore:
     """
 
     def __init__(self, warehouse: Folder, model_id: str) -> None:
-        self.folder = warehouse.child(IMAGE_EMBEDDINGS.name, f"model_id={model_id}")
+        self.model_id = model_id
+        self.folder = warehouse.child(IMAGE_EMBEDDINGS.name, f"{_PREFIX}{model_id}")
 
     def stored(self) -> StoredTable:
-        """All embeddings, each content once.
+        """All embeddings.
 
         Raises:
             DedupError: the index is damaged or of a newer format.
@@ -42,7 +46,8 @@ class EmbeddingStore:
             content = json.loads(data)
             if content["format"] != _FORMAT:
                 raise DedupError(
-                    f"{self.folder.path(INDEX)}: unknown format; upgrade catalog-dedup"
+                    f"{self.folder.path(INDEX)} has format {content['format']}, this version reads "
+                    f"{_FORMAT}; upgrade catalog-dedup"
                 )
             files = tuple(TableFile(**file) for file in content["files"])
         except (ValueError, TypeError, KeyError):
@@ -53,19 +58,55 @@ class EmbeddingStore:
         return StoredTable(IMAGE_EMBEDDINGS, self.folder, files)
 
     def append(self, staged: StoredTable, run_id: str) -> StoredTable:
-        """Add the files of a staged table of the same warehouse; their names carry the run id."""
+        """Add the files of a staged table of the same warehouse; their names carry the run id.
+
+        Returns:
+            What was added.
+        """
         before = self.stored()
+        if self.folder.read_bytes(INDEX) is None:
+            self.replace(before.files)  # from here on a file that is not named does not count
+        added = self.move_in(staged, run_id)
+        if added:
+            self.replace((*before.files, *added))
+        return StoredTable(IMAGE_EMBEDDINGS, self.folder, added)
+
+    def move_in(self, staged: StoredTable, prefix: str) -> tuple[TableFile, ...]:
+        """Move files of the same warehouse in under names of their own; they do not count yet."""
         self.folder.create()
         added: list[TableFile] = []
         for i, file in enumerate(staged.files):
-            name = f"{run_id}-{i:05d}.parquet"
+            name = f"{prefix}-{i:05d}.parquet"
             self.folder.move_in(staged.folder, file.name, name)
             added.append(replace(file, name=name))
-        if added or self.folder.read_bytes(INDEX) is None:
-            self.replace((*before.files, *added))
-        return StoredTable(IMAGE_EMBEDDINGS, self.folder, tuple(added))
+        return tuple(added)
 
-    def replace(self, files: tuple[TableFile, ...]) -> None:
+    def replace(self, files: Sequence[TableFile]) -> None:
         """Let exactly these files of the folder count."""
         content = {"format": _FORMAT, "files": [asdict(file) for file in files]}
         self.folder.replace_bytes(INDEX, json.dumps(content, indent=1).encode())
+
+    def strays(self) -> list[str]:
+        """Files in the folder that do not count: left by a crash, or replaced."""
+        named = {INDEX, *(file.name for file in self.stored().files)}
+        return [name for name in self.folder.file_names() if name not in named]
+
+    def delete_strays(self) -> None:
+        """Delete them. What cannot be deleted is told; the next time finds it again."""
+        for name in self.strays():
+            try:
+                self.folder.delete_file(name)
+            except Exception as error:  # stores raise many types; the store itself is in order
+                logger.warning("could not delete %s: %s", self.folder.path(name), error)
+
+    def delete(self) -> None:
+        """Delete the model's embeddings; half way through, what counts is none of them."""
+        self.replace(())
+        self.folder.delete()
+
+
+def embedding_stores(warehouse: Folder) -> Iterable[EmbeddingStore]:
+    """The store of every model that has one."""
+    for name in warehouse.child(IMAGE_EMBEDDINGS.name).folder_names():
+        if name.startswith(_PREFIX):
+            yield EmbeddingStore(warehouse, name.removeprefix(_PREFIX))
