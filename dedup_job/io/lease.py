@@ -1,89 +1,52 @@
 """The lock on a warehouse: a lease that its owner keeps alive, and that the dead lose.
 
 Leases are numbered. Who wants the warehouse creates the next number, and only one can
-(`Folder.create_exclusive`). The owner then overwrites its own heartbeat file; nobody else ever
-writes it, so no other conditional write is needed. The highest number is the lease; a run that was
-paused and sees a higher one than its own knows that it was taken over (a fencing token, Kleppmann,
-Designing Data-Intensive Applications, 2017, p. 303).
-
-Hosts must agree on the time to within a fraction of the time to live: a heartbeat's age is judged
-by the reader's clock.
+(`Folder.create_exclusive`). The owner then overwrites its own heartbeat file; nobody else writes
+it, so no other conditional write is needed. The highest number is the lease: a run that was paused
+and sees a higher one than its own knows that it was taken over (a fencing token, Kleppmann,
+Designing Data-Intensive Applications, 2017, p. 303). See docs/adr/0012.
 """
 
-import json
 import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from dedup_job.errors import DedupError, LeaseLost, WarehouseBusy, one_line
+from dedup_job.io.lease_files import (
+    LeaseOwner,
+    create_lease,
+    forget_before,
+    newest_generation,
+    read_owner,
+    write_beat,
+)
+from dedup_job.io.processes import process_mark
 from dedup_job.io.storage import Folder
 
 logger = logging.getLogger("dedup_job")
-_BEATS_PER_TTL = 4
 Clock = Callable[[], datetime]
+
+_BEATS_PER_TTL = 4
+# An owner counts itself silent sooner than others do, by as much as clocks of hosts may differ.
+_SILENT_SHARE_OF_TTL = 0.75
+_ATTEMPTS = 5
 
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True)
-class LeaseOwner:
-    """Who holds, or held, a lease. Times are UTC in ISO format.
-
-    Attributes:
-        generation: number of the lease.
-        run_id: the run.
-        host: where it runs.
-        pid: its process there.
-        process: start time of that process and boot of the host; '' where the system tells neither.
-        started_at: when the lease was taken.
-        ttl_s: seconds without a heartbeat after which it is over.
-        last_beat: last sign of life.
-        released: whether it was given back.
-    """
-
-    generation: int
-    run_id: str
-    host: str
-    pid: int
-    process: str
-    started_at: str
-    ttl_s: float
-    last_beat: str
-    released: bool = False
-
-    def silent_s(self, now: datetime) -> float:
-        """Seconds since the last sign of life."""
-        return max(0.0, (now - datetime.fromisoformat(self.last_beat)).total_seconds())
-
-    def is_alive(self, now: datetime | None = None) -> bool:
-        """Whether the lease still holds: not given back, and its owner neither gone nor silent."""
-        if self.released or self.silent_s(now or _utc_now()) > self.ttl_s:
-            return False
-        return not self._is_gone()
-
-    def _is_gone(self) -> bool:
-        """Whether the owner was a process of this machine that is no more: no need to wait."""
-        _, _, boot = self.process.partition("@")
-        if not boot or boot != _boot_id():
-            return False
-        return _process_mark(self.pid) != self.process
-
-
 class Lease:
     """A lease that is held. Use as a context manager, which gives it back.
 
     Attributes:
-        owner: this run.
+        owner: this run; its number grows when the lease is renewed after a pause.
         took_over: the dead run whose lease this one followed, or None.
     """
 
@@ -93,6 +56,7 @@ class Lease:
         self.owner, self.took_over = owner, took_over
         self._folder, self._clock = folder, clock
         self._last_beat = datetime.fromisoformat(owner.last_beat)
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._keep_alive, name="lease", daemon=True)
@@ -101,46 +65,34 @@ class Lease:
     def check(self) -> None:
         """Make sure that the lease is still this run's; call right before publishing.
 
-        Raises:
-            LeaseLost: another run took the warehouse over, or may have.
-        """
-        newest = max(_generations(self._folder), default=0)
-        if newest != self.owner.generation:
-            other = _read_owner(self._folder, newest)
-            who = f"run {other.run_id} since {other.started_at}" if other else "another run"
-            raise LeaseLost(
-                f"this run was silent for too long and its warehouse was taken over by {who}; "
-                "nothing is published, run it again when that one is done"
-            )
-        silent_s = (self._clock() - self._last_beat).total_seconds()
-        if silent_s > self.owner.ttl_s:
-            self._beat()  # nobody took over: alive again
-            self.check()
-
-    @contextmanager
-    def explaining(self) -> Iterator[None]:
-        """If the block fails because the lease was lost (its files are gone), say so instead.
+        What follows has three quarters of `ttl_s` to be done before another run may take over.
 
         Raises:
-            LeaseLost: in place of what the block raised.
+            LeaseLost: another run took the warehouse over, or nobody can tell.
         """
         try:
-            yield
+            with self._lock:
+                self._keep()
         except DedupError:
             raise
-        except Exception:
-            self.check()
-            raise
+        except Exception as error:  # s3fs and gcsfs raise dozens of types
+            raise LeaseLost(
+                f"cannot tell whether another run took over {self._folder.uri}: {one_line(error)}; "
+                "this run publishes nothing, start it again"
+            ) from error
 
     def release(self) -> None:
         """Give the lease back; once is enough, more does no harm."""
-        if self._stop.is_set():
+        if self._stop.is_set() or os.getpid() != self._pid:  # a forked child holds no lease
             return
         self._stop.set()
-        self._thread.join()
+        self._thread.join(self.owner.ttl_s)
+        if self._thread.is_alive():
+            logger.warning("the lease is not given back, as its last heartbeat hangs; it expires")
+            return
         try:
-            if max(_generations(self._folder), default=0) == self.owner.generation:
-                self._beat(released=True)
+            if newest_generation(self._folder) == self.owner.generation:
+                write_beat(self._folder, self.owner.generation, self._clock(), released=True)
         except Exception as error:  # it will expire by itself
             logger.warning("could not give the lease back: %s", one_line(error))
 
@@ -156,21 +108,57 @@ class Lease:
         self.release()
 
     def _keep_alive(self) -> None:
+        """Beat until the lease is given back. A child that is forked inherits no threads."""
         while not self._stop.wait(self.owner.ttl_s / _BEATS_PER_TTL):
-            if os.getpid() != self._pid:  # a forked child does not hold its parent's lease
-                return
             try:
-                if max(_generations(self._folder), default=0) != self.owner.generation:
-                    return
-                self._beat()
+                with self._lock:
+                    self._keep()
+            except LeaseLost as error:
+                logger.warning("%s", error)
+                return
             except Exception as error:  # the next one may get through
                 logger.warning("heartbeat failed: %s", one_line(error))
 
-    def _beat(self, released: bool = False) -> None:
+    def _keep(self) -> None:
+        """One heartbeat, and the proof that nobody took over before it was seen.
+
+        Who takes over has seen no heartbeat for a whole time to live. While the last two stand
+        closer together than that, nobody can have. After a pause somebody may have read the old
+        one and be about to take the next number: this run must be the first to create it.
+        """
+        newest = newest_generation(self._folder)
+        if newest != self.owner.generation:
+            raise self._lost(newest)
         now = self._clock()
-        content = {"last_beat": now.isoformat(), "released": released}
-        self._folder.replace_bytes(_beat_name(self.owner.generation), _dump(content))
-        self._last_beat = now
+        write_beat(self._folder, self.owner.generation, now)
+        if self._is_late(self._last_beat):
+            self._renew()
+        else:
+            self._last_beat = now
+
+    def _renew(self) -> None:
+        now = self._clock()
+        owner = replace(self.owner, generation=self.owner.generation + 1, last_beat=now.isoformat())
+        if not create_lease(self._folder, owner):
+            raise self._lost(owner.generation)
+        self.owner, self._last_beat = owner, now
+        self._keep()  # the number may be one that others left behind, or came too late as well
+        forget_before(self._folder, owner.generation)
+
+    def _is_late(self, beat: datetime) -> bool:
+        silent_s = (self._clock() - beat).total_seconds()
+        return silent_s > _SILENT_SHARE_OF_TTL * self.owner.ttl_s
+
+    def _lost(self, newest: int) -> LeaseLost:
+        other = read_owner(self._folder, newest)
+        if other is None:
+            happened = f"the files of this run's lease are gone from {self._folder.uri}"
+        else:
+            happened = f"run {other.run_id} took over this warehouse at {other.started_at}"
+        return LeaseLost(
+            f"{happened}, as this run was silent for more than lease.ttl_s = "
+            f"{self.owner.ttl_s:g} s; this run publishes nothing, start it again"
+        )
 
 
 def acquire_lease(warehouse: Folder, run_id: str, ttl_s: float, clock: Clock = _utc_now) -> Lease:
@@ -178,50 +166,71 @@ def acquire_lease(warehouse: Folder, run_id: str, ttl_s: float, clock: Clock = _
 
     Args:
         warehouse: the folder.
-        run_id: who takes it.
+        run_id: who takes it; never used twice.
         ttl_s: seconds without a heartbeat after which another run may take over.
         clock: the time in UTC.
 
     Raises:
         WarehouseBusy: another run holds it.
+        DedupError: the warehouse cannot be written, or its lease not be read.
     """
     folder = warehouse.child("_runs", "lease")
-    folder.create()
-    before = _newest_owner(folder)
-    now = clock()
-    if before is not None and before.is_alive(now):
-        raise WarehouseBusy(_busy(warehouse, before, now))
-    generation = max(_generations(folder), default=0) + 1
-    owner = LeaseOwner(
-        generation,
-        run_id,
-        socket.gethostname(),
-        os.getpid(),
-        _process_mark(os.getpid()),
-        now.isoformat(),
-        ttl_s,
-        now.isoformat(),
+    try:
+        folder.create()
+        for _ in range(_ATTEMPTS):
+            now = clock()
+            newest = newest_generation(folder)
+            before = read_owner(folder, newest)
+            if before is not None and before.is_alive(now):
+                raise WarehouseBusy(_busy(warehouse, before, now))
+            if before is not None or newest == 0:  # else it was replaced since it was listed
+                owner = _new_owner(newest + 1, run_id, ttl_s, now)
+                # A number can be free because its lease came and went while this run looked.
+                if create_lease(folder, owner) and newest_generation(folder) == owner.generation:
+                    return _begin(folder, owner, before, clock)
+            time.sleep(0.2)
+    except OSError as error:
+        raise DedupError(f"cannot lock warehouse {warehouse.uri}: {one_line(error)}") from error
+    raise WarehouseBusy(
+        f"warehouse {warehouse.uri} changed hands {_ATTEMPTS} times while run {run_id} asked for "
+        "it; let no other runs start, then start this one again"
     )
-    if not folder.create_exclusive(_name(generation), _dump(asdict(owner))):
-        winner = _newest_owner(folder) or owner
-        if winner.run_id != run_id:  # else the store made it and its answer was lost
-            raise WarehouseBusy(_busy(warehouse, winner, now))
+
+
+def read_lease(warehouse: Folder) -> LeaseOwner | None:
+    """The newest lease, alive or not; None when there never was one.
+
+    Raises:
+        DedupError: its file cannot be understood.
+    """
+    folder = warehouse.child("_runs", "lease")
+    for _ in range(_ATTEMPTS):
+        newest = newest_generation(folder)
+        owner = read_owner(folder, newest)
+        if owner is not None or newest == 0:  # else it was replaced since it was listed
+            return owner
+    return None
+
+
+def _begin(folder: Folder, owner: LeaseOwner, before: LeaseOwner | None, clock: Clock) -> Lease:
     took_over = before if before is not None and not before.released else None
     if took_over is not None:
         logger.warning(
-            "taking the warehouse over from run %s (%s, process %d), which is silent since %s",
+            "taking the warehouse over from run %s (host %s, process %d), silent since %s",
             took_over.run_id,
             took_over.host,
             took_over.pid,
             took_over.last_beat,
         )
-    _forget_before(folder, generation)
+    forget_before(folder, owner.generation)
     return Lease(folder, owner, took_over, clock)
 
 
-def read_lease(warehouse: Folder) -> LeaseOwner | None:
-    """The newest lease, alive or not; None when there never was one."""
-    return _newest_owner(warehouse.child("_runs", "lease"))
+def _new_owner(generation: int, run_id: str, ttl_s: float, now: datetime) -> LeaseOwner:
+    pid, at = os.getpid(), now.isoformat()
+    return LeaseOwner(
+        generation, run_id, socket.gethostname(), pid, process_mark(pid), at, ttl_s, last_beat=at
+    )
 
 
 def _busy(warehouse: Folder, owner: LeaseOwner, now: datetime) -> str:
@@ -231,72 +240,3 @@ def _busy(warehouse: Folder, owner: LeaseOwner, now: datetime) -> str:
         f"{owner.pid}, since {owner.started_at}, last sign of life {owner.silent_s(now):.0f} s ago); "
         f"wait for it, or, if it is dead, start again in {left_s:.0f} s to take over"
     )
-
-
-def _generations(folder: Folder) -> list[int]:
-    names = (name.removesuffix(".json") for name in folder.file_names() if name.endswith(".json"))
-    return [int(name) for name in names if name.isdigit()]
-
-
-def _newest_owner(folder: Folder) -> LeaseOwner | None:
-    generations = _generations(folder)
-    return _read_owner(folder, max(generations)) if generations else None
-
-
-def _read_owner(folder: Folder, generation: int) -> LeaseOwner | None:
-    data = folder.read_bytes(_name(generation))
-    if data is None:
-        return None
-    content = _load(data)
-    content.update(_load(folder.read_bytes(_beat_name(generation)) or b"{}"))
-    try:
-        return LeaseOwner(**content)
-    except TypeError:  # of another version: judge it by nothing but its age, which is unknown
-        return None
-
-
-def _forget_before(folder: Folder, generation: int) -> None:
-    for older in _generations(folder):
-        if older < generation:
-            try:
-                folder.delete_file(_beat_name(older))
-                folder.delete_file(_name(older))
-            except Exception as error:  # clutter, no more
-                logger.warning("could not delete lease %d: %s", older, one_line(error))
-
-
-def _name(generation: int) -> str:
-    return f"{generation:08d}.json"
-
-
-def _beat_name(generation: int) -> str:
-    return f"{generation:08d}.beat"
-
-
-def _dump(content: dict[str, Any]) -> bytes:
-    return json.dumps(content).encode()
-
-
-def _load(data: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(data)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _process_mark(pid: int) -> str:
-    """Start time of a process and boot of the machine: a pid alone is used again. '' if unknown."""
-    try:
-        # Field 22 of stat, counted behind the name, which may hold blanks (proc(5)).
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return f"{fields[19]}@{_boot_id()}" if fields[0] != "Z" else ""
-    except (OSError, IndexError):
-        return ""
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""

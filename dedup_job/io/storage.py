@@ -69,10 +69,7 @@ class Folder:
             return
         self.create()
         temporary = Path(self.path(f".{name}.{uuid.uuid4().hex}"))
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+        _write_durably(temporary, data)
         temporary.replace(self.path(name))
 
     def create_exclusive(self, name: str, data: bytes) -> bool:
@@ -92,7 +89,7 @@ class Folder:
             return True
         self.create()
         temporary = Path(self.path(f".{name}.{uuid.uuid4().hex}"))
-        temporary.write_bytes(data)
+        _write_durably(temporary, data)
         try:
             os.link(temporary, self.path(name))
         except FileExistsError:
@@ -171,6 +168,14 @@ class Folder:
                 f"{self.uri}: scheme {scheme!r} is not supported; use a path, s3:// or gs://"
             )
         return open_object_store(_SCHEMES[scheme])
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    """Write a file so that its name never outlives its content in a power cut."""
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def open_warehouse(location: str) -> Folder:
