@@ -31,6 +31,23 @@ def answer(body: bytes = b"", status: int = 200, **headers: str) -> Behaviour:
     return behave
 
 
+def versioned(
+    body: bytes, etag: str | None = None, modified: str | None = None, **headers: str
+) -> Behaviour:
+    """Tells a version by ETag, Last-Modified or both, and answers 304 to who names it (RFC 9110)."""
+    told = {"ETag": etag, "Last_Modified": modified}
+    told = {name: value for name, value in told.items() if value is not None}
+
+    def behave(handler: "_Handler") -> None:
+        asked = handler.headers.get("If-None-Match")
+        since = handler.headers.get("If-Modified-Since")
+        is_same = asked == etag if asked is not None else since is not None and since == modified
+        status = 304 if is_same else 200
+        answer(b"" if is_same else body, status, **told, **headers)(handler)
+
+    return behave
+
+
 def redirect(location: str, status: int = 302) -> Behaviour:
     return answer(status=status, Location=location)
 
@@ -103,6 +120,10 @@ class PhotoServer:
 
     def paths(self) -> list[str]:
         return [path for path, _ in self.requests]
+
+    def count(self, path: str) -> int:
+        """Requests for a path, whatever their query."""
+        return sum(asked.partition("?")[0] == path for asked in self.paths())
 
     def next_behaviour(self, path: str) -> Behaviour:
         route = self.routes.get(path.partition("?")[0], answer(status=404))

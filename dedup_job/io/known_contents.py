@@ -24,7 +24,7 @@ class KnownContents:
     """`content_sha256 in known`, by binary search.
 
     Args:
-        prefixes: S16, sorted.
+        prefixes: S16, sorted; repeats do no harm.
     """
 
     def __init__(self, prefixes: NDArray[np.bytes_]) -> None:
@@ -54,7 +54,7 @@ def write_known_contents(
     if isinstance(shas, pa.Array | pa.ChunkedArray):
         shas = shas.to_pylist()
     stream = io.BytesIO()
-    np.save(stream, np.unique(_to_prefixes(shas)), allow_pickle=False)
+    np.save(stream, np.sort(_to_prefixes(shas)), allow_pickle=False)
     folder.replace_bytes(name, stream.getvalue())
 
 

@@ -1,3 +1,4 @@
+import asyncio
 import dataclasses
 import ipaddress
 import os
@@ -7,6 +8,8 @@ import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import formatdate
 
 import pytest
 
@@ -16,11 +19,14 @@ from dedup_job.io import addresses, http_client, object_store
 from dedup_job.io.addresses import is_public
 from dedup_job.io.fetch import Fetcher, FetchPolicy
 from dedup_job.io.uris import file_uri
+from dedup_job.kernels.validators import Validator, sane_etag
 from tests import servers
 from tests.servers import answer
 
 PHOTO = b"\xff\xd8 photo"
 LOOPBACK = ("127.0.0.1",)
+OLD = "Wed, 01 Jul 2026 02:03:04 GMT"
+OLD_AT = datetime(2026, 7, 1, 2, 3, 4, tzinfo=UTC)
 
 
 def make_fetcher(roots=(), backoff_s=0.01, **settings):
@@ -28,10 +34,10 @@ def make_fetcher(roots=(), backoff_s=0.01, **settings):
     return Fetcher(dataclasses.replace(policy, backoff_s=backoff_s))
 
 
-def reject(fetcher, uri, reason, *parts):
+def reject(fetcher, uri, reason, *parts, known=None):
     """Fetch what must be rejected; the detail is one line that holds `parts` and no secret."""
     with pytest.raises(ImageRejected) as caught:
-        fetcher.fetch(uri)
+        fetcher.fetch(uri, known)
     detail = caught.value.detail
     assert caught.value.reason is reason, detail
     assert "\n" not in detail and "SECRET" not in detail
@@ -75,6 +81,91 @@ def test_what_is_no_regular_file_does_not_hang(tmp_path):
     fetcher = make_fetcher([tmp_path, "/dev"])
     for path in (tmp_path / "fifo.jpg", tmp_path / "folder.jpg", "/dev/zero"):
         reject(fetcher, file_uri(str(path)), RejectReason.URI_REFUSED, "regular")
+
+
+def write_aged(path, data, age_s=3600.0):
+    """Write a file and set its time, in whole microseconds."""
+    path.write_bytes(data)
+    modified_ns = int((time.time() - age_s) * 1_000_000) * 1_000
+    os.utime(path, ns=(modified_ns, modified_ns))
+
+
+def fetch_twice(fetcher, uri, between=lambda: None):
+    """What the second night gets that knows what the first was told."""
+    first = fetcher.fetch(uri)
+    assert first.data is not None
+    between()
+    return first, fetcher.fetch(uri, first.validator)
+
+
+def test_a_file_with_its_size_and_time_is_not_read_again(tmp_path):
+    write_aged(tmp_path / "a.jpg", PHOTO)
+    first, second = fetch_twice(make_fetcher([tmp_path]), file_uri(f"{tmp_path}/a.jpg"))
+    modified_ns = (tmp_path / "a.jpg").stat().st_mtime_ns
+    assert first.validator.n_bytes == len(PHOTO)
+    assert first.validator.etag is None
+    assert round(first.validator.modified_at.timestamp() * 1e6) == modified_ns // 1000
+    assert second.data is None
+    assert second.validator == first.validator
+
+
+@pytest.mark.parametrize("size_changes", [True, False])
+@pytest.mark.parametrize("time_changes", [True, False])
+def test_a_file_is_read_again_when_its_size_or_time_changed(tmp_path, size_changes, time_changes):
+    path = tmp_path / "a.jpg"
+    write_aged(path, PHOTO)
+    other = PHOTO[::-1] + b"x" * size_changes
+
+    def change():
+        status = path.stat()
+        path.write_bytes(other)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1000 * time_changes))
+
+    _, second = fetch_twice(make_fetcher([tmp_path]), file_uri(str(path)), change)
+    assert second.data == (other if size_changes or time_changes else None)
+
+
+@pytest.mark.parametrize(
+    ("modified_ns", "is_trusted"),
+    [
+        (1_000_000_000_900_000_000, False),
+        (1_000_000_000_940_000_000, False),
+        (1_000_000_001_500_000_000, False),  # in the future: a clock is wrong
+        (999_999_999_000_000_000, False),  # a whole second may be all that the file system keeps
+        (1_000_000_000_000_000_000, False),
+        (1_000_000_000_840_000_000, True),
+        (999_999_998_000_000_000, True),
+        (-1_000_000, True),
+    ],
+)
+def test_a_file_written_a_moment_ago_is_not_trusted(tmp_path, monkeypatch, modified_ns, is_trusted):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(PHOTO)
+    os.utime(path, ns=(modified_ns, modified_ns))
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000_945_000_000)
+    first, second = fetch_twice(make_fetcher([tmp_path]), file_uri(str(path)))
+    assert (first.validator.modified_at is not None) == is_trusted
+    assert (second.data is None) == is_trusted
+
+
+def test_a_file_that_is_written_while_its_time_stands_still_is_seen(tmp_path):
+    path, fetcher = tmp_path / "a.jpg", make_fetcher([tmp_path])
+    known = None
+    for number in range(200):
+        path.write_bytes(b"%04d" % number)
+        fetched = fetcher.fetch(file_uri(str(path)), known)
+        assert fetched.data == b"%04d" % number
+        known = fetched.validator
+
+
+def test_a_known_file_that_went_or_grew_too_large_is_rejected(tmp_path):
+    path, fetcher = tmp_path / "a.jpg", make_fetcher([tmp_path], max_bytes=10)
+    write_aged(path, PHOTO)
+    known = fetcher.fetch(file_uri(str(path))).validator
+    path.unlink()
+    reject(fetcher, file_uri(str(path)), RejectReason.NOT_FOUND, known=known)
+    path.write_bytes(b"x" * 11)
+    reject(fetcher, file_uri(str(path)), RejectReason.TOO_MANY_BYTES, known=known)
 
 
 def test_file_problems_have_their_own_reasons(tmp_path):
@@ -413,6 +504,134 @@ def test_paths_are_sent_percent_encoded_once(photo_server):
     assert photo_server.requests[0][1]["Host"] == f"127.0.0.1:{photo_server.port}"
 
 
+# Asking before fetching
+
+
+@pytest.mark.parametrize(
+    ("etag", "modified"),
+    [('"v1"', None), ('W/"v1"', None), (None, OLD), ('"v1"', OLD), ("v1-bare", None), ('""', None)],
+)
+def test_an_unchanged_photo_is_not_sent_again(photo_server, etag, modified):
+    photo_server.routes["/a.jpg"] = servers.versioned(PHOTO, etag, modified)
+    fetcher = make_fetcher(allow_hosts=LOOPBACK)
+    first, second = fetch_twice(fetcher, photo_server.url("/a.jpg"))
+    assert first.validator == Validator(etag, len(PHOTO), OLD_AT if modified else None)
+    assert second.data is None
+    assert second.validator == first.validator
+    assert photo_server.count("/a.jpg") == 2
+    headers = photo_server.requests[1][1]
+    assert (headers.get("If-None-Match"), headers.get("If-Modified-Since")) == (etag, modified)
+
+
+def test_a_changed_photo_is_sent(photo_server):
+    photo_server.routes["/a.jpg"] = [
+        servers.versioned(PHOTO, '"v1"', OLD),
+        servers.versioned(b"new", '"v2"', OLD),
+    ]
+    fetcher = make_fetcher(allow_hosts=LOOPBACK)
+    _, second = fetch_twice(fetcher, photo_server.url("/a.jpg"))
+    assert second.data == b"new"
+    assert second.validator == Validator('"v2"', 3, OLD_AT)
+
+
+def test_a_first_request_and_one_with_a_size_alone_ask_for_the_photo(photo_server):
+    photo_server.routes["/a.jpg"] = servers.versioned(PHOTO)
+    fetcher = make_fetcher(allow_hosts=LOOPBACK)
+    first, second = fetch_twice(fetcher, photo_server.url("/a.jpg"))
+    assert first.validator == Validator(n_bytes=len(PHOTO))
+    assert second.data == PHOTO
+    assert not any("If-" in name for _, headers in photo_server.requests for name in headers)
+
+
+def test_redirects_carry_the_question(photo_server):
+    photo_server.routes |= {
+        "/a.jpg": servers.redirect("/b.jpg"),
+        "/b.jpg": servers.versioned(PHOTO, '"v1"', OLD),
+    }
+    fetcher = make_fetcher(allow_hosts=LOOPBACK)
+    _, second = fetch_twice(fetcher, photo_server.url("/a.jpg"))
+    assert second.data is None
+    assert (photo_server.count("/a.jpg"), photo_server.count("/b.jpg")) == (2, 2)
+
+
+def test_a_passing_failure_does_not_lose_the_question(photo_server):
+    version = servers.versioned(PHOTO, '"v1"')
+    photo_server.routes["/a.jpg"] = [version, answer(status=503), version]
+    _, second = fetch_twice(make_fetcher(allow_hosts=LOOPBACK), photo_server.url("/a.jpg"))
+    assert second.data is None
+    assert photo_server.count("/a.jpg") == 3
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ({}, Validator('"v1"', 7, OLD_AT)),
+        ({"ETag": '"renamed"'}, Validator('"renamed"', 7, OLD_AT)),
+        ({"ETag": "x" * 2000, "Last_Modified": "yesterday"}, Validator('"v1"', 7, OLD_AT)),
+    ],
+)
+def test_not_modified_keeps_what_is_known_where_it_says_nothing(photo_server, told, kept):
+    photo_server.routes["/a.jpg"] = answer(status=304, **told)
+    fetched = make_fetcher(allow_hosts=LOOPBACK).fetch(
+        photo_server.url("/a.jpg"), Validator('"v1"', 7, OLD_AT)
+    )
+    assert (fetched.data, fetched.validator) == (None, kept)
+
+
+@pytest.mark.parametrize("known", [None, Validator(n_bytes=7), Validator(etag="*", n_bytes=7)])
+def test_not_modified_without_a_question_is_an_error(photo_server, known):
+    photo_server.routes["/a.jpg"] = answer(status=304)
+    fetcher = make_fetcher(allow_hosts=LOOPBACK)
+    reject(fetcher, photo_server.url("/a.jpg"), RejectReason.HTTP_ERROR, "304", known=known)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"ETag": "*"},
+        {"ETag": '"a", "b"'},
+        {"ETag": '"' + "x" * 1024 + '"'},
+        {"ETag": '"caf\u00e9"'},
+        {"ETag": 'w/"v1"'},
+        {"ETag": ""},
+        {"Last_Modified": "yesterday"},
+        {"Last_Modified": "0"},
+        {"Last_Modified": "Wed, 01 Jul 99999 02:03:04 GMT"},
+        {"Last_Modified": "Fri, 31 Dec 9999 23:59:59 -1200"},
+        {"Last_Modified": OLD + " " * 2000},
+    ],
+    ids=str,
+)
+def test_headers_that_cannot_be_trusted_are_ignored(photo_server, told):
+    photo_server.routes["/a.jpg"] = answer(PHOTO, **told)
+    fetched = make_fetcher(allow_hosts=LOOPBACK).fetch(photo_server.url("/a.jpg"))
+    assert fetched.data == PHOTO
+    assert fetched.validator == Validator(n_bytes=len(PHOTO))
+
+
+@pytest.mark.parametrize(("age_s", "is_trusted"), [(-86_400, False), (0, False), (60, True)])
+def test_a_photo_that_may_change_within_the_same_second_is_not_trusted(
+    photo_server, age_s, is_trusted
+):
+    def behave(handler):
+        modified = formatdate(time.time() - age_s, usegmt=True)
+        answer(PHOTO, Last_Modified=modified)(handler)
+
+    photo_server.routes["/a.jpg"] = behave
+    fetched = make_fetcher(allow_hosts=LOOPBACK).fetch(photo_server.url("/a.jpg"))
+    assert (fetched.validator.modified_at is not None) == is_trusted
+
+
+@pytest.mark.parametrize("etag", ['"a"', 'W/"a"', '""', "CJ3m/Q+x=", "d41d8cd9-2"])
+def test_etags_as_stores_write_them_are_kept(etag):
+    assert sane_etag(f" {etag} ") == etag
+
+
+@pytest.mark.parametrize("etag", ["*", '"a\r\nX: y"', '"a" b', "", " ", None, 7, '"', "a,b"])
+def test_other_etags_are_not(etag):
+    assert sane_etag(etag) is None
+
+
 def test_environment_proxies_are_not_used(photo_server, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     photo_server.routes["/a.jpg"] = PHOTO
@@ -508,6 +727,80 @@ def test_threads_share_an_object_store(s3_server):
     with ThreadPoolExecutor(8) as pool:
         bodies = pool.map(lambda n: fetcher.fetch(f"s3://shared/{n}"), range(20))
     assert [fetched.data for fetched in bodies] == [b"%d" % n for n in range(20)]
+
+
+def test_an_unchanged_object_is_not_sent_again(s3_server):
+    s3_server.create_bucket("asked", {"a": PHOTO})
+    fetcher = make_fetcher()
+    first, second = fetch_twice(fetcher, "s3://asked/a")
+    assert first.validator.etag.startswith('"')
+    assert first.validator.n_bytes == len(PHOTO)
+    assert abs((datetime.now(UTC) - first.validator.modified_at).total_seconds()) < 60
+    assert second.data is None
+    assert second.validator == first.validator
+    s3_server.create_bucket("asked", {"a": b"new", "b": b""})
+    third = fetcher.fetch("s3://asked/a", second.validator)
+    assert third.data == b"new"
+    assert third.validator.etag != first.validator.etag
+    assert fetcher.fetch("s3://asked/b").validator == Validator(n_bytes=0)
+
+
+@pytest.mark.parametrize(
+    ("status", "known", "is_unchanged"),
+    [
+        (304, Validator('"v1"'), True),
+        (412, Validator('"v1"'), True),
+        (304, Validator(modified_at=OLD_AT), False),  # an ETag is what s3 is asked with
+        (304, Validator("*"), False),
+        (304, None, False),
+        (403, Validator('"v1"'), False),
+    ],
+)
+def test_an_object_is_unchanged_only_if_it_was_asked_for(
+    photo_server, monkeypatch, status, known, is_unchanged
+):
+    photo_server.routes["/b/SECRET-key"] = answer(status=status)
+    s3_environment(monkeypatch, f"http://127.0.0.1:{photo_server.port}")
+    fetcher = make_fetcher(max_attempts=1)
+    if is_unchanged:
+        fetched = fetcher.fetch("s3://b/SECRET-key", known)
+        assert (fetched.data, fetched.validator) == (None, known)
+        assert photo_server.requests[0][1]["If-None-Match"] == '"v1"'
+    else:
+        reason = RejectReason.ACCESS_DENIED if status == 403 else RejectReason.HTTP_ERROR
+        reject(fetcher, "s3://b/SECRET-key", reason, known=known)
+    assert photo_server.count("/b/SECRET-key") == 1
+
+
+class _FakeGcs:
+    """As much of gcsfs as a fetch uses; that package is an extra which tests do without."""
+
+    def __init__(self, objects):
+        from fsspec.asyn import get_loop
+
+        self.loop, self.objects, self.n_reads = get_loop(), objects, 0
+
+    async def _info(self, path):
+        if path not in self.objects:
+            raise FileNotFoundError(path)
+        return {"name": path, "etag": f"etag-of-{hash(self.objects[path])}="}
+
+    async def _cat_file(self, path, start, end):
+        self.n_reads += 1
+        await asyncio.sleep(0)
+        return self.objects[path][start:end]
+
+
+def test_a_gs_object_is_asked_for_first(monkeypatch):
+    store = _FakeGcs({"b/a": PHOTO, "b/big": b"x" * 11})
+    monkeypatch.setattr("dedup_job.io.fetch.open_object_store", lambda *_: store)
+    fetcher = make_fetcher(max_bytes=10)
+    _, second = fetch_twice(fetcher, "gs://b/a")
+    assert (second.data, store.n_reads) == (None, 1)
+    store.objects["b/a"] = b"new"
+    assert fetcher.fetch("gs://b/a", second.validator).data == b"new"
+    reject(fetcher, "gs://b/big", RejectReason.TOO_MANY_BYTES)
+    reject(fetcher, "gs://b/none", RejectReason.NOT_FOUND)
 
 
 def test_buckets_must_be_allowed(s3_server):

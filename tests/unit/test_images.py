@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dedup_job.errors import ImageRejected, RejectReason
-from dedup_job.kernels.images import ImageLimits, decode, fit, prepare
+from dedup_job.kernels.images import ImageLimits, decode, fit, measure, prepare
 from tests.photos import draw_photo, encode, jpeg
 
 
@@ -65,6 +65,7 @@ def test_exif_orientation_is_undone(orientation):
     data = _save(stored, "JPEG", quality=98, exif=exif)
     assert _mean_difference(decode(data), upright) < 3
     assert prepare(data, 32, 0.0).height == 160
+    assert measure(data) == (120, 160)
 
 
 def test_alpha_is_laid_on_white_whatever_colour_hides_behind_it():
@@ -146,6 +147,33 @@ def test_reject_reasons():
     assert _reason(encode(draw_photo(1), ".png")[:600]) == RejectReason.TRUNCATED
     assert _reason(good[:20]) == RejectReason.CORRUPT
     assert _reason(good, max_pixels=100) == RejectReason.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize(
+    ("data", "limits"),
+    [
+        (b"", {}),
+        (b"<html>sorry</html>", {}),
+        (jpeg(1)[:20], {}),
+        (encode(draw_photo(1, 1, 1), ".png"), {}),
+        (encode(draw_photo(1, 700, 20), ".png"), {}),
+        (jpeg(1), {"max_pixels": 100}),
+        (_save(Image.fromarray(draw_photo(1)), "TIFF"), {}),
+    ],
+)
+def test_measuring_rejects_by_the_header_as_preparing_does(data, limits):
+    refusals = []
+    for look in (measure, lambda data, limits: prepare(data, 32, 0.5, limits)):
+        with pytest.raises(ImageRejected) as caught:
+            look(data, ImageLimits(**limits))
+        refusals.append((caught.value.reason, caught.value.detail))
+    assert refusals[0] == refusals[1]
+
+
+@pytest.mark.parametrize("data", [jpeg(1), encode(draw_photo(1), ".png")], ids=["JPEG", "PNG"])
+def test_measuring_decodes_no_pixel(data):
+    half = data[: len(data) // 2]  # the header is whole; decoding it would fail
+    assert measure(half) == measure(data) == (120, 160)
 
 
 def test_a_wrong_name_or_trailing_bytes_do_not_matter():
