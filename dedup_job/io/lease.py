@@ -20,6 +20,7 @@ from types import TracebackType
 from dedup_job.errors import DedupError, LeaseLost, WarehouseBusy, one_line
 from dedup_job.io.lease_files import (
     LeaseOwner,
+    check_store,
     create_lease,
     forget_before,
     newest_generation,
@@ -172,7 +173,7 @@ def acquire_lease(warehouse: Folder, run_id: str, ttl_s: float, clock: Clock = _
 
     Raises:
         WarehouseBusy: another run holds it.
-        DedupError: the warehouse cannot be written, or its lease not be read.
+        DedupError: the warehouse cannot be written, its lease not be read, or its store locks nothing.
     """
     folder = warehouse.child("_runs", "lease")
     try:
@@ -187,6 +188,7 @@ def acquire_lease(warehouse: Folder, run_id: str, ttl_s: float, clock: Clock = _
                 owner = _new_owner(newest + 1, run_id, ttl_s, now)
                 # A number can be free because its lease came and went while this run looked.
                 if create_lease(folder, owner) and newest_generation(folder) == owner.generation:
+                    check_store(folder, owner)
                     return _begin(folder, owner, before, clock)
             time.sleep(0.2)
     except OSError as error:

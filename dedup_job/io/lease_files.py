@@ -62,6 +62,21 @@ def create_lease(folder: Folder, owner: LeaseOwner) -> bool:
     return folder.read_bytes(_name(owner.generation)) == data
 
 
+def check_store(folder: Folder, owner: LeaseOwner) -> None:
+    """Make sure that the store refuses to create a lease that exists.
+
+    Raises:
+        DedupError: it does not, as S3-compatible stores that ignore `If-None-Match`.
+    """
+    if not folder.is_local and folder.create_exclusive(
+        _name(owner.generation), _dump(asdict(owner))
+    ):
+        raise DedupError(
+            f"the store of {folder.uri} ignores If-None-Match: * on PUT, so it cannot keep two runs "
+            "apart; use a store that honours it, as S3 and GCS do, or a local warehouse"
+        )
+
+
 def newest_generation(folder: Folder) -> int:
     """The highest number of a lease; 0 when there is none."""
     return max(_numbers(folder, ".json"), default=0)

@@ -238,6 +238,29 @@ def test_a_store_that_asks_to_try_again_is_asked_again(on_disk, take, monkeypatc
     assert take(on_disk, "first").owner.generation == 1
 
 
+def test_a_store_that_ignores_the_condition_is_refused(s3_server, take, monkeypatch):
+    s3_server.create_bucket("leases")
+    warehouse = Folder(f"s3://leases/{uuid.uuid4().hex}")
+
+    def create_or_replace(folder, name, data):
+        folder.replace_bytes(name, data)
+        return True
+
+    monkeypatch.setattr(Folder, "create_exclusive", create_or_replace)
+    with pytest.raises(DedupError, match=r"store of s3://leases/.* ignores If-None-Match"):
+        take(warehouse, "first")
+
+
+@pytest.mark.parametrize("where", ["disk", "s3"])
+def test_what_exists_is_not_created_again(where, tmp_path, s3_server):
+    s3_server.create_bucket("leases")
+    folder = Folder({"disk": str(tmp_path), "s3": f"s3://leases/{uuid.uuid4().hex}"}[where])
+    assert folder.create_exclusive("a", b"1")
+    assert not folder.create_exclusive("a", b"2")
+    assert folder.read_bytes("a") == b"1"
+    assert folder.file_names() == ["a"]
+
+
 def test_nobody_waits_for_ever_for_a_store_that_always_conflicts(on_disk, take, monkeypatch):
     monkeypatch.setattr(Folder, "create_exclusive", lambda *a: False)
     with pytest.raises(WarehouseBusy, match="changed hands 5 times"):
