@@ -149,6 +149,35 @@ def test_small_cells_are_exact_and_large_ones_are_not():
     assert set(by_annoy) < set(exact)
 
 
+def test_a_large_cell_is_exact_when_few_look():
+    vectors = photos_with_copies(600, 48, seed=2)
+    poor = CellSearch(0.5, n_trees=1, exact_below_rows=300)
+    for n_looking, is_exact in [(149, True), (150, False)]:  # of 600: 300 squared at 150
+        found = as_dict(find_pairs(vectors, poor, first_query=600 - n_looking))
+        exact = as_dict(exact_pairs(vectors, 0.5, first_query=600 - n_looking))
+        assert (found == exact) == is_exact
+        assert len(exact) > 20
+
+
+def test_further_looking_queries_miss_less():
+    vectors = photos_with_copies(3_000, 48, seed=6)
+    exact = set(as_dict(exact_pairs(vectors, 0.6, first_query=2_800)))
+    near, far = (
+        set(as_dict(annoy_pairs(vectors, CellSearch(0.6, 4, factor), first_query=2_800)))
+        for factor in (1, 2)
+    )
+    assert len(near) < len(far) <= len(exact)
+    assert far <= exact
+
+
+@pytest.mark.parametrize("n_indexed", [0, 10])
+def test_a_cell_where_nobody_looks_has_no_pairs(n_indexed):
+    vectors = np.repeat(photos_with_copies(1, 8, seed=0), n_indexed, axis=0)
+    for exact_below_rows in (0, 100):
+        search = CellSearch(0.5, exact_below_rows=exact_below_rows)
+        assert len(find_pairs(vectors, search, first_query=n_indexed).i) == 0
+
+
 @pytest.mark.parametrize("search", [exact_pairs, lambda v, c: annoy_pairs(v, CellSearch(c))])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
 def test_a_row_that_is_no_unit_vector_is_refused(search, bad):
