@@ -16,11 +16,11 @@ from dedup_job.io.content_merge import (
     hash_prefixes,
     is_in_sorted,
     merge_contents,
-    read_batches,
 )
 from dedup_job.io.embedding_store import EmbeddingStore, embedding_stores
 from dedup_job.io.manifests import RunManifest, find_table, list_runs, newest_published
 from dedup_job.io.storage import Folder, open_warehouse
+from dedup_job.io.tables import read_batches
 from dedup_job.tables import CATALOG_IMAGES
 
 logger = logging.getLogger("dedup_job")

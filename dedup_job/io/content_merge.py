@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dedup_job.io.storage import Folder
-from dedup_job.io.tables import StoredTable, TableFile, write_batches
+from dedup_job.io.tables import StoredTable, TableFile, read_batches, write_batches
 from dedup_job.tables import IMAGE_EMBEDDINGS
 
 Keep = Callable[[pa.ChunkedArray], np.ndarray]  # content_sha256 -> bool, one a row
@@ -53,16 +53,6 @@ def file_size(folder: Folder, name: str) -> int:
     """Size of a file in bytes."""
     with folder.open_read(name) as stream:
         return stream.seek(0, 2)
-
-
-def read_batches(
-    stored: StoredTable, columns: list[str], n_rows: int = 65_536
-) -> Iterator[pa.Table]:
-    """Stream some columns of a stored table."""
-    for file in stored.files:
-        with stored.folder.open_read(file.name) as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(n_rows, columns=columns):
-                yield pa.Table.from_batches([batch]).select(columns)
 
 
 def merge_contents(

@@ -168,6 +168,16 @@ def read_rows(stored: StoredTable) -> pa.Table:
     return pa.concat_tables(tables)
 
 
+def read_batches(
+    stored: StoredTable, columns: list[str], n_rows: int = _GROUP_ROWS
+) -> Iterator[pa.Table]:
+    """Stream some columns of a stored table into this process."""
+    for file in stored.files:
+        with stored.folder.open_read(file.name) as stream:
+            for batch in pq.ParquetFile(stream).iter_batches(n_rows, columns=columns):
+                yield pa.Table.from_batches([batch]).select(columns)
+
+
 def _write_partition(
     batches: Iterator[pa.RecordBatch], table: Table, folder: Folder, transform: Transform | None
 ) -> Iterator[pa.RecordBatch]:
