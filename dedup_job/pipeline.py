@@ -73,7 +73,6 @@ from dedup_job.tables import (
     PRODUCTS,
     USABLE_ROWS,
 )
-from dedup_job.version import VERSION
 
 logger = logging.getLogger("dedup_job")
 
@@ -159,7 +158,6 @@ def digest_inputs(record: RunRecord, config: JobConfig, model: Model, memory: Me
         record.run_date,
         memory.newest.run_id if memory.newest else None,
         record.base_run_id,
-        VERSION,
     )
 
 

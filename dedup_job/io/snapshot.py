@@ -11,6 +11,7 @@ from dedup_job.io.catalog import Part
 from dedup_job.io.catalog_files import IMAGE_SUFFIXES, explained, list_files
 from dedup_job.io.object_store import open_object_store
 from dedup_job.io.uris import redact, split_scheme
+from dedup_job.version import VERSION
 
 _SHOWN_FILES = 100
 
@@ -36,8 +37,11 @@ def snapshot_catalog(parts: Sequence[Part]) -> list[dict[str, Any]]:
 
 
 def inputs_digest(snapshot: Iterable[dict[str, Any]], *facts: object) -> str:
-    """SHA-256 (64 hex digits) over a catalog snapshot and whatever else decides a run's result."""
-    text = json.dumps([list(snapshot), facts], sort_keys=True, default=str)
+    """SHA-256 (64 hex digits) over a catalog snapshot and whatever else decides a run's result.
+
+    The version of this package counts: another one may take other steps.
+    """
+    text = json.dumps([list(snapshot), facts, VERSION], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
