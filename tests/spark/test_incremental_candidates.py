@@ -136,6 +136,17 @@ def test_a_pair_holds_only_in_blocks_where_both_contents_were_searched(spark):
     assert any(pair[0] == "brand a" for pair in rows_of(outcome.pairs))
 
 
+def test_two_unchanged_contents_that_share_no_block_any_more_are_no_pair(spark):
+    both = {("brand a", 0), ("brand a", 1), ("brand b", 1), ("brand b", 8), ("brand b", 9)}
+    first, carried = night(spark, both, EXACT, 0.3, None)
+    assert {pair[0] for pair in rows_of(first.pairs)} == {"brand a", "brand b"}
+    parted = both - {("brand a", 1)}
+    outcome, _ = night(spark, parted, EXACT, 0.3, carried)
+    assert outcome.n_carried_contents == len(parted)
+    assert {pair[0] for pair in rows_of(outcome.pairs)} == {"brand b"}
+    assert rows_of(outcome.kept_pairs) == true_pairs(parted, outcome.kept_floor)
+
+
 def test_a_night_without_new_contents_searches_nothing(spark, monkeypatch):
     catalog = {("brand a", number) for number in range(40)}
     _, carried = night(spark, catalog, EXACT, 0.7, None)
