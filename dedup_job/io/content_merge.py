@@ -55,6 +55,13 @@ def file_size(folder: Folder, name: str) -> int:
         return stream.seek(0, 2)
 
 
+def is_sorted_file(metadata: pq.FileMetaData) -> bool:
+    """Whether an IMAGE_EMBEDDINGS file says that it is sorted by content."""
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    order = (pq.SortingColumn(IMAGE_EMBEDDINGS.column_names.index(_KEY)),)
+    return all(group.sorting_columns == order for group in groups)
+
+
 def merge_contents(
     stored: StoredTable, keep: Keep, staging: Folder, largest_bytes: int
 ) -> Merged | None:
@@ -111,9 +118,7 @@ class _Source:
 
     @property
     def is_sorted(self) -> bool:
-        groups = (self._metadata.row_group(i) for i in range(self._metadata.num_row_groups))
-        order = (pq.SortingColumn(IMAGE_EMBEDDINGS.column_names.index(_KEY)),)
-        return all(group.sorting_columns == order for group in groups)
+        return is_sorted_file(self._metadata)
 
     def take_below(self, bound: str | None) -> pa.Table:
         """The next rows, up to a hash; the file is open only meanwhile, for there may be many."""

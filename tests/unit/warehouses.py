@@ -1,7 +1,7 @@
 """Small warehouses written row by row, without Spark."""
 
 import hashlib
-from datetime import date
+from datetime import UTC, date, datetime
 
 import numpy as np
 
@@ -16,6 +16,23 @@ MODEL = "m"
 def sha(name):
     """Content hash of a photo named like this."""
     return hashlib.sha256(str(name).encode()).hexdigest()
+
+
+def row_of(table, **values):
+    """A row of a table with something in every column."""
+    made = {
+        "string": "",
+        "date": date(2026, 11, 23),
+        "timestamp": datetime(2026, 11, 23, tzinfo=UTC),
+        "boolean": False,
+        "int": 1,
+        "bigint": 1,
+        "float": 0.5,
+        "double": 0.5,
+        "array<float>": [],
+        "array<string>": [],
+    }
+    return {column.name: made[column.type] for column in table.columns} | values
 
 
 def image(sku, photo, last_seen=date(2026, 11, 23), **values):
