@@ -1,9 +1,11 @@
 """The end of a run: reports to staging, audit, publish, manifest last."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from dedup_job.errors import LeaseLost
 from dedup_job.io.embedding_store import EmbeddingStore
 from dedup_job.io.manifests import describe_table, point_latest, write_manifest
 from dedup_job.io.publish import (
@@ -43,6 +45,8 @@ from dedup_job.tables import (
 )
 from dedup_job.version import VERSION
 
+logger = logging.getLogger("dedup_job")
+
 
 def publish_run(
     record: RunRecord,
@@ -77,9 +81,8 @@ def publish_run(
     metrics = [{**asdict(metric), "run_id": context.run_id} for metric in context.metrics]
     reports[RUNS.name] = store_rows(context, [run_row], RUNS)
     reports[RUN_METRICS.name] = store_rows(context, metrics, RUN_METRICS)
-    _publish(record, context, reports, state, embeddings, store)
-    if settings.config.keep_runs is not None and not settings.config.shadow:
-        prune_runs(context.warehouse, settings.config.keep_runs)
+    keep_runs = None if record.is_shadow else settings.config.keep_runs
+    _publish(record, context, reports, state, embeddings, store, keep_runs)
     return result
 
 
@@ -90,6 +93,7 @@ def _publish(
     state: Mapping[str, StoredTable],
     embeddings: StoredTable,
     store: EmbeddingStore,
+    keep_runs: int | None,
 ) -> None:
     """Files that no reader looks at first, then what all readers see, then the manifest."""
     warehouse, is_shadow = context.warehouse, record.is_shadow
@@ -98,8 +102,8 @@ def _publish(
     store.append(embeddings, context.run_id)
     tables |= publish_state(state, warehouse, context.run_id)
     if not is_shadow:
-        context.lease.check()
         for name in reports:
+            context.lease.check()
             place_partition(tables[name], _partition(context, name))
     reach("before_manifest")
     context.lease.check()
@@ -111,9 +115,21 @@ def _publish(
     if not is_shadow:
         point_latest(warehouse, manifest)
     reach("after_manifest")
-    delete_outdated_state(warehouse)
-    drop_superseded(warehouse)
-    delete_staging(warehouse)
+    _clean_up(context, keep_runs)
+
+
+def _clean_up(context: RunContext, keep_runs: int | None) -> None:
+    """Delete what nobody needs any more; a run that lost its lease by now leaves that to the next."""
+    try:
+        context.lease.check()
+    except LeaseLost as error:
+        logger.warning("published; what it no longer needs is left to the next run: %s", error)
+        return
+    delete_outdated_state(context.warehouse)
+    drop_superseded(context.warehouse)
+    if keep_runs is not None:
+        prune_runs(context.warehouse, keep_runs)
+    delete_staging(context.warehouse)
 
 
 def _partition(context: RunContext, name: str) -> Folder:
