@@ -128,6 +128,22 @@ def _dispatch(arguments: argparse.Namespace, command: str) -> None:
             top=arguments.top,
             as_json=arguments.json,
         )
+    elif arguments.command == "runs":
+        from dedup_job.commands.runs import show_runs
+
+        show_runs(arguments.warehouse, keep_runs=arguments.keep_runs, as_json=arguments.json)
+    elif arguments.command == "views":
+        from dedup_job.commands.views import print_views
+
+        print_views(arguments.warehouse, arguments.dialect)
+    elif arguments.command == "compact":
+        from dedup_job.commands.compact import compact_warehouse
+
+        compact_warehouse(arguments.warehouse)
+    elif arguments.command == "forget":
+        from dedup_job.commands.forget import forget_skus
+
+        forget_skus(arguments.warehouse, arguments.sku_ids)
     else:
         from dedup_job.commands.export_embeddings import export_embeddings
 
