@@ -19,6 +19,7 @@ from dedup_job.io.catalog import Part, catalog_base, plan_catalog, read_catalog
 from dedup_job.io.embedding_store import EmbeddingStore
 from dedup_job.io.lease import acquire_lease
 from dedup_job.io.manifests import newest_published
+from dedup_job.io.retention import bury_dead_runs
 from dedup_job.io.session import open_session
 from dedup_job.io.snapshot import inputs_digest, snapshot_catalog
 from dedup_job.io.storage import open_warehouse
@@ -133,6 +134,7 @@ def run(settings: Settings) -> RunResult:
     with acquire_lease(warehouse, run_id, config.lease.ttl_s) as lease:
         record = RunRecord(warehouse, run_id, run_date, settings, snapshot_catalog(parts))
         with record, blaming_a_lost_lease(lease):
+            bury_dead_runs(warehouse, run_id)
             spark = open_session()
             memory = recall_runs(spark, warehouse, run_date, is_shadow=config.shadow)
             record.base_run_id = memory.base.run_id if memory.base else None

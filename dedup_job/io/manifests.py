@@ -7,6 +7,7 @@ newest published one and the only thing a reader needs: it names every file with
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date
 from typing import Any
@@ -20,6 +21,7 @@ logger = logging.getLogger("dedup_job")
 MANIFEST_FORMAT = 2
 RUNS_FOLDER = "_runs"
 LATEST = "latest.json"
+_READERS = 16
 _TABLES = {table.name: table for table in (*REPORT_TABLES, *STATE_TABLES)}
 
 
@@ -30,7 +32,7 @@ class RunManifest:
     Attributes:
         run_id: the run.
         run_date: the date it is for.
-        status: running, published, held (by a gate), failed or shadow.
+        status: running, published, shadow, held (by a gate), failed, or died (as the next run found).
         started_at: UTC.
         finished_at: UTC; empty while it runs.
         version: of this package.
@@ -142,12 +144,9 @@ def list_runs(warehouse: Folder) -> list[RunManifest]:
     """All runs in the order in which they started; damaged manifests are told and passed over."""
     names = warehouse.child(RUNS_FOLDER).file_names()
     run_ids = [n.removesuffix(".json") for n in names if n.endswith(".json") and n != LATEST]
-    runs = []
-    for run_id in run_ids:
-        try:
-            runs.append(read_manifest(warehouse, run_id))
-        except DedupError as error:
-            logger.warning("%s", error)
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(lambda run_id: _read_or_warn(warehouse, run_id), run_ids)
+    runs = [run for run in found if run is not None]
     return sorted(runs, key=lambda run: (run.started_at, run.run_id))
 
 
@@ -185,6 +184,14 @@ def find_table(warehouse: Folder, manifest: RunManifest, name: str) -> StoredTab
         )
     files = tuple(TableFile(**file) for file in entry["files"])
     return StoredTable(_TABLES[name], warehouse.child(entry["folder"]), files)
+
+
+def _read_or_warn(warehouse: Folder, run_id: str) -> RunManifest | None:
+    try:
+        return read_manifest(warehouse, run_id)
+    except DedupError as error:
+        logger.warning("%s", error)
+        return None
 
 
 def _newest(warehouse: Folder, is_wanted: Callable[[str], bool]) -> RunManifest | None:

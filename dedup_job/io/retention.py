@@ -5,6 +5,7 @@ next pruning finds again; the other order would leave files that nobody names an
 """
 
 import logging
+from dataclasses import replace
 
 from dedup_job.errors import one_line
 from dedup_job.io.manifests import (
@@ -13,11 +14,13 @@ from dedup_job.io.manifests import (
     has_data,
     list_runs,
     newest_published,
+    write_manifest,
 )
 from dedup_job.io.storage import Folder
 from dedup_job.tables import REPORT_TABLES
 
 logger = logging.getLogger("dedup_job")
+_DEATH = "ended without a word: killed, or its machine was lost"
 _VERSIONS_OF_A_DATE = 2  # a reader may still hold the manifest before the last
 
 
@@ -71,6 +74,24 @@ def drop_superseded(warehouse: Folder) -> None:
         for run in ordered[_VERSIONS_OF_A_DATE:]:
             if has_data(warehouse, run):
                 _delete(warehouse.child(RUNS_FOLDER, run.run_id))
+
+
+def bury_dead_runs(warehouse: Folder, run_id: str) -> None:
+    """Record of runs that were killed that they died, and delete what they had not yet published.
+
+    Only the holder of the lease may say so.
+
+    Args:
+        warehouse: the warehouse.
+        run_id: the run that holds the lease.
+    """
+    for run in list_runs(warehouse):
+        if run.status == "running" and run.run_id != run_id:
+            logger.info("run %s died: it ended without a word", run.run_id)
+            _delete(warehouse.child(RUNS_FOLDER, run.run_id))
+            write_manifest(warehouse, replace(run, status="died", error=_DEATH))
+        elif run.status in ("failed", "held"):
+            _delete(warehouse.child(RUNS_FOLDER, run.run_id))
 
 
 def _delete(folder: Folder) -> None:
