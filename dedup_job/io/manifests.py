@@ -101,8 +101,15 @@ def point_latest(warehouse: Folder, manifest: RunManifest) -> bool:
     """
     newest = newest_published(warehouse)
     if newest is not None and newest.order > manifest.order:
+        if newest.run_date == manifest.run_date:  # clocks of two hosts differ, or a paused run woke
+            logger.warning(
+                "run %s ended before run %s of the same date; latest.json keeps naming the latter",
+                manifest.run_id,
+                newest.run_id,
+            )
         return False
-    warehouse.child(RUNS_FOLDER).replace_bytes(LATEST, _dump(manifest))
+    # One line: Spark SQL reads JSON line by line (commands/views.py).
+    warehouse.child(RUNS_FOLDER).replace_bytes(LATEST, _dump(manifest, indent=None))
     return True
 
 
@@ -182,7 +189,10 @@ def find_table(warehouse: Folder, manifest: RunManifest, name: str) -> StoredTab
             f"run {manifest.run_id} ({manifest.status}) has no table {name!r}; it has: "
             f"{', '.join(sorted(manifest.tables)) or 'none'}"
         )
-    files = tuple(TableFile(**file) for file in entry["files"])
+    files = tuple(
+        TableFile(file["name"], file["n_rows"], file["n_bytes"], file["sha256"])
+        for file in entry["files"]
+    )
     return StoredTable(_TABLES[name], warehouse.child(entry["folder"]), files)
 
 
@@ -202,5 +212,5 @@ def _newest(warehouse: Folder, is_wanted: Callable[[str], bool]) -> RunManifest 
     return next((run for run in ordered if has_data(warehouse, run)), None)
 
 
-def _dump(manifest: RunManifest) -> bytes:
-    return (json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n").encode()
+def _dump(manifest: RunManifest, indent: int | None = 2) -> bytes:
+    return (json.dumps(asdict(manifest), indent=indent, sort_keys=True) + "\n").encode()

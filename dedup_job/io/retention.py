@@ -1,17 +1,19 @@
 """Which runs are kept. Data go before the manifest that names them.
 
 So a crash half way leaves a manifest whose data are gone, which readers recognise (`has_data`) and the
-next pruning finds again; the other order would leave files that nobody names and nobody deletes.
+next pruning finds again; the other order would leave files that nobody names and nobody deletes. What
+cannot be deleted keeps its manifest for the same reason.
 """
 
 import logging
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from dedup_job.errors import one_line
 from dedup_job.io.manifests import (
     RUNS_FOLDER,
     RunManifest,
-    has_data,
     list_runs,
     newest_published,
     write_manifest,
@@ -21,7 +23,7 @@ from dedup_job.tables import REPORT_TABLES
 
 logger = logging.getLogger("dedup_job")
 _DEATH = "ended without a word: killed, or its machine was lost"
-_VERSIONS_OF_A_DATE = 2  # a reader may still hold the manifest before the last
+_GRACE = timedelta(hours=1)  # a reader may still hold the manifest of a run that was superseded
 
 
 def prune_runs(warehouse: Folder, keep_runs: int) -> list[str]:
@@ -50,18 +52,22 @@ def prune_runs(warehouse: Folder, keep_runs: int) -> list[str]:
         for run in runs
         if (run.run_date not in kept_dates if run in published else run.started_at < oldest)
     ]
-    for run_date in dates:
-        if run_date not in kept_dates:
-            for table in REPORT_TABLES:
-                _delete(warehouse.child(table.name, f"run_date={run_date}"))
+    stuck = set()
+    for run_date in set(dates) - kept_dates:
+        folders = [warehouse.child(table.name, f"run_date={run_date}") for table in REPORT_TABLES]
+        if not all([_delete(folder) for folder in folders]):
+            stuck.add(run_date)
+    deleted = []
     for run in gone:
-        _delete(warehouse.child(RUNS_FOLDER, run.run_id))
-        warehouse.child(RUNS_FOLDER).delete_file(f"{run.run_id}.json")
-    return [run.run_id for run in gone]
+        is_stuck = run in published and run.run_date in stuck
+        if _delete(warehouse.child(RUNS_FOLDER, run.run_id)) and not is_stuck:
+            warehouse.child(RUNS_FOLDER).delete_file(f"{run.run_id}.json")
+            deleted.append(run.run_id)
+    return deleted
 
 
 def drop_superseded(warehouse: Folder) -> None:
-    """Of several published runs of one date, delete the data of all but the newest two.
+    """Delete the data of published runs that another run of their date has superseded for an hour.
 
     Their manifests stay: they are the history.
     """
@@ -70,9 +76,10 @@ def drop_superseded(warehouse: Folder) -> None:
         if run.status == "published":
             by_date.setdefault(run.run_date, []).append(run)
     for runs in by_date.values():
-        ordered = sorted(runs, key=lambda run: run.order, reverse=True)
-        for run in ordered[_VERSIONS_OF_A_DATE:]:
-            if has_data(warehouse, run):
+        ordered = sorted(runs, key=lambda run: run.order)
+        for run, successor in pairwise(ordered):
+            ended = datetime.fromisoformat(successor.finished_at)
+            if datetime.now(UTC) - ended > _GRACE and has_data(warehouse, run):
                 _delete(warehouse.child(RUNS_FOLDER, run.run_id))
 
 
@@ -94,8 +101,10 @@ def bury_dead_runs(warehouse: Folder, run_id: str) -> None:
             _delete(warehouse.child(RUNS_FOLDER, run.run_id))
 
 
-def _delete(folder: Folder) -> None:
+def _delete(folder: Folder) -> bool:
     try:
         folder.delete()
     except Exception as error:  # tomorrow's pruning finds it again
         logger.warning("could not delete %s: %s", folder.uri, one_line(error))
+        return False
+    return True
