@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.cluster.standalone import ROOT, start_cluster, zip_package
-from tests.e2e.jobs import read_report
 from tests.e2e.shop import Shop
 from tests.faults.job import submitted
 from tests.faults.processes import below, kill, python_workers, running, wait_for
+from tests.faults.published import reports
 from tests.servers import answer, serve_photos
 
 pytestmark = [pytest.mark.cluster, pytest.mark.fault, pytest.mark.slow]
@@ -186,17 +186,6 @@ def start_night(cluster, package, catalog, folder):
         arguments += ["--set", f"{key}={value}"]
     script = ROOT / "jobs" / "nightly_dedup.py"
     return submitted(cluster, package, folder / "said", arguments, script)
-
-
-def reports(folder):
-    """What was published, without what differs between any two runs."""
-    found = {}
-    for name in ("duplicate_groups", "duplicate_pairs", "group_changes", "rejected_images"):
-        rows = [
-            {k: v for k, v in row.items() if k != "run_id"} for row in read_report(folder, name)
-        ]
-        found[name] = sorted(rows, key=str)
-    return found
 
 
 @pytest.fixture(scope="module")

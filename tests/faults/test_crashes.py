@@ -2,26 +2,17 @@
 
 import json
 import random
-import shutil
 import time
 
 import pytest
 
 from tests.e2e.jobs import run_job
-from tests.e2e.shop import Shop
-from tests.faults.job import Job
+from tests.faults.nights import SECOND, in_process, job
 from tests.faults.processes import wait_for
 from tests.faults.published import assert_whole, globbed, reports, run_ids
 
 pytestmark = [pytest.mark.spark, pytest.mark.fault, pytest.mark.slow]
 
-SETTINGS = {
-    "match.min_cosine": 0.9,
-    "candidates.search": "exact",
-    "embed.photos_per_task": 10,
-    "embed.chunk_photos": 10,
-}
-SECOND = "2026-01-03"
 POINTS = [
     "after_catalog",
     "after_embeddings",
@@ -31,61 +22,6 @@ POINTS = [
     "after_audit",
     "before_manifest",
 ]
-
-
-def in_process(catalog, warehouse, run_date, **more):
-    """Run the job in this process, as the command line of `job` would."""
-    given = {k.replace(".", "__"): v for k, v in SETTINGS.items()}
-    return run_job(catalog, warehouse, run_date=run_date, **given, **more)
-
-
-def job(catalog, warehouse, run_date=SECOND, *arguments, **environment):
-    """The job in a process of its own."""
-    words = [word for k, v in SETTINGS.items() for word in ("--set", f"{k}={v}")]
-    words += ["--run-date", run_date, *arguments]
-    said = warehouse.with_name(f"{warehouse.name}-said")
-    return Job(catalog, warehouse, said, *words, environment=environment)
-
-
-class Nights:
-    """A warehouse with one published night, the catalog of the second, and what comes of it."""
-
-    def __init__(self, folder):
-        self.first, self.undisturbed = folder / "first", folder / "undisturbed"
-        shop = Shop(folder / "shop", seed=4, n_designs=16)
-        for _ in range(60):
-            shop.add()
-        in_process(shop.write(), self.first, "2026-01-02")
-        self.first_run = assert_whole(self.first)
-        for number in range(1, 6):
-            shop.delete(f"sku-{number:04d}")
-        for _ in range(45):
-            shop.add()
-        self.catalog = shop.write()
-        shutil.copytree(self.first, self.undisturbed)
-        self.result = in_process(self.catalog, self.undisturbed, SECOND)
-        self.reports = reports(self.undisturbed)
-        assert self.result.changes and self.result.photos.embedded == 45
-
-    def before(self, folder):
-        """A warehouse as it was before the second night."""
-        shutil.copytree(self.first, folder)
-        return folder
-
-    def assert_converges(self, warehouse):
-        """Run the second night to its end: nothing is left of the crash. Returns its figures."""
-        result = in_process(self.catalog, warehouse, SECOND)
-        assert assert_whole(warehouse) == result.run_id
-        assert reports(warehouse) == self.reports
-        for name, rows in self.reports.items():
-            assert globbed(warehouse, name, SECOND) == rows
-        assert not (warehouse / "_staging").exists()
-        return result
-
-
-@pytest.fixture(scope="module")
-def nights(spark, tmp_path_factory):
-    return Nights(tmp_path_factory.mktemp("nights"))
 
 
 def steps_done(warehouse):
