@@ -15,8 +15,11 @@ _PRUNING_TTL_S = 120.0
 
 @dataclass(frozen=True)
 class RunLine:
-    """One run. `status`: as in its manifest, or died (nobody holds its lease), superseded (a later
-    run of its date is published) or deleted (published once, pruned since)."""
+    """One run.
+
+    `status` is that of its manifest, or died (nobody holds its lease), superseded (a later run of
+    its date is published) or deleted (published once, its data since deleted).
+    """
 
     run_id: str
     run_date: str

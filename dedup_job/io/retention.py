@@ -14,6 +14,7 @@ from dedup_job.errors import one_line
 from dedup_job.io.manifests import (
     RUNS_FOLDER,
     RunManifest,
+    has_data,
     list_runs,
     newest_published,
     write_manifest,
