@@ -1,9 +1,16 @@
 """`dedup-job views`: SQL for views that always show the newest whole run.
 
-The views read the files under `_runs/RUN_ID/`, which never change, and keep the rows of the run that
+The views read files under `_runs/RUN_ID/`, which never change, and keep those of the run that
 `latest.json` names at the moment of the query: right while a run publishes, and after a backfill.
+An engine may list files first and read `latest.json` later, and miss a run that is published in
+between. The views make that an error, as an empty answer would look like a night without
+duplicates. `create_views` knows no such moment.
 """
 
+from pyspark.sql import SparkSession
+
+from dedup_job.errors import ConfigError
+from dedup_job.io.latest import read_latest
 from dedup_job.io.manifests import LATEST, RUNS_FOLDER
 from dedup_job.io.storage import Folder, open_warehouse
 from dedup_job.tables import DUPLICATE_GROUPS, DUPLICATE_PAIRS, GROUP_CHANGES, Table
@@ -13,6 +20,42 @@ VIEWS: dict[str, Table] = {
     "current_pairs": DUPLICATE_PAIRS,
     "current_changes": GROUP_CHANGES,
 }
+_AGAIN = "a run was published while this query was planned; run the query again"
+
+_DUCKDB = """\
+CREATE OR REPLACE VIEW {view} AS
+WITH latest AS MATERIALIZED (
+  SELECT run_date, tables.{table} AS stored
+  FROM read_json('{latest}', maximum_object_size = 1000000000, columns = {{
+    run_date: 'DATE',
+    tables: 'STRUCT({table} STRUCT(folder VARCHAR, files STRUCT(name VARCHAR)[]))'}})
+), named AS (
+  SELECT concat('{root}/', folder, '/', file.name) AS path
+  FROM (SELECT stored.folder AS folder, unnest(stored.files) AS file FROM latest)
+), listed AS (
+  SELECT path FROM named
+  WHERE CASE WHEN path IN (SELECT file FROM glob('{files}/*.parquet')) THEN true
+        ELSE error('{again}') END
+)
+SELECT (SELECT run_date FROM latest) AS run_date, reports.* EXCLUDE (filename)
+FROM read_parquet('{files}/*.parquet', filename = true) AS reports
+WHERE filename IN (SELECT path FROM listed)"""
+
+_SPARK = """\
+CREATE OR REPLACE TEMPORARY VIEW {view} AS
+WITH reports AS (
+  SELECT * FROM parquet.`{files}`
+), latest AS (
+  SELECT run_id, CAST(run_date AS DATE) AS run_date,
+         aggregate(tables.{table}.files, 0L, (n, file) -> n + file.n_rows) AS n_rows
+  FROM json.`{latest}`
+), whole AS (
+  SELECT run_id, run_date FROM latest
+  WHERE if(n_rows = (SELECT count(*) FROM reports WHERE reports.run_id = latest.run_id), true,
+           raise_error('{again}'))
+)
+SELECT (SELECT run_date FROM whole) AS run_date, reports.* FROM reports
+WHERE run_id = (SELECT coalesce(max(run_id), raise_error('{again}')) FROM whole)"""
 
 
 def print_views(warehouse: str, dialect: str) -> None:
@@ -21,40 +64,49 @@ def print_views(warehouse: str, dialect: str) -> None:
     Args:
         warehouse: as `--warehouse`.
         dialect: duckdb or spark.
+
+    Raises:
+        ConfigError: as `view_statements`.
     """
     print("\n".join(f"{statement};" for statement in view_statements(warehouse, dialect)))
 
 
 def view_statements(warehouse: str, dialect: str) -> list[str]:
-    """One statement a view, without semicolons. Arguments as `print_views`."""
+    """One statement a view, without semicolons. Arguments as `print_views`.
+
+    Raises:
+        ConfigError: the warehouse's name cannot be written in a file pattern of SQL.
+    """
     folder = open_warehouse(warehouse)
-    make = _duckdb if dialect == "duckdb" else _spark
-    return [make(folder, name, table) for name, table in VIEWS.items()]
+    if unsafe := sorted(set(folder.uri) & set("'`\\*?[]{}")):
+        raise ConfigError(
+            f"--warehouse: {folder.uri} holds {' '.join(unsafe)}, which mean something else in a "
+            "SQL file pattern; name it by a symbolic link without them"
+        )
+    if dialect == "spark":
+        # Spark's own readers know Amazon's store as s3a.
+        folder = Folder(folder.uri.replace("s3://", "s3a://", 1))
+    form = _DUCKDB if dialect == "duckdb" else _SPARK
+    return [_statement(form, folder, name, table) for name, table in VIEWS.items()]
 
 
-def _duckdb(folder: Folder, name: str, table: Table) -> str:
+def create_views(spark: SparkSession, warehouse: str) -> None:
+    """Make the views as temporary views of a Spark session, on any store that this job can use.
+
+    They are computed in Python and so need this package on the executors.
+    """
+    folder = open_warehouse(warehouse)
+    for name, table in VIEWS.items():
+        read_latest(spark, folder, table).createOrReplaceTempView(name)
+
+
+def _statement(form: str, folder: Folder, view: str, table: Table) -> str:
     runs = folder.child(RUNS_FOLDER)
-    files = _quoted(runs.child("*", table.name).path("*.parquet"))
-    latest = _quoted(runs.path(LATEST))
-    return (
-        f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM read_parquet({files}) WHERE run_id = "
-        f"(SELECT run_id FROM read_json({latest}, columns = {{run_id: 'VARCHAR'}}))"
+    return form.format(
+        view=view,
+        table=table.name,
+        root=folder.uri,
+        latest=runs.path(LATEST),
+        files=runs.child("*", table.name).uri,
+        again=_AGAIN,
     )
-
-
-def _spark(folder: Folder, name: str, table: Table) -> str:
-    # Spark's own readers know Amazon's store as s3a, and a path in a view anew in every query.
-    runs = Folder(folder.uri.replace("s3://", "s3a://", 1)).child(RUNS_FOLDER)
-    files = _ticked(runs.child("*").path(table.name))
-    return (
-        f"CREATE OR REPLACE TEMPORARY VIEW {name} AS SELECT * FROM parquet.{files} WHERE run_id = "
-        f"(SELECT run_id FROM json.{_ticked(runs.path(LATEST))})"
-    )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _ticked(text: str) -> str:
-    return "`" + text.replace("`", "``") + "`"

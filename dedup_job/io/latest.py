@@ -1,0 +1,47 @@
+"""The newest published run as Spark frames that find it anew whenever they are computed."""
+
+from collections.abc import Iterator
+from datetime import date
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+
+from dedup_job.io.manifests import find_table, read_manifest
+from dedup_job.io.storage import Folder
+from dedup_job.tables import Table
+
+_BATCH_ROWS = 4_096
+
+
+def read_latest(spark: SparkSession, warehouse: Folder, table: Table) -> DataFrame:
+    """A report table of the run that `latest.json` names when the frame is computed.
+
+    Spark itself lists files when a query is planned and opens them later, by the length they had:
+    of a file that was replaced in between it may read nothing, without an error. So one task reads
+    the manifest and then the files that it names, which never change. If they are deleted
+    meanwhile the task fails, and Spark's next attempt finds the run of then.
+
+    Returns:
+        The table's columns after `run_date`; one partition.
+    """
+    task = partial(_read, warehouse=warehouse, table=table)
+    ddl = f"`run_date` date NOT NULL, {table.ddl}"
+    return spark.range(0, 1, 1, 1).mapInArrow(task, ddl)
+
+
+def _read(
+    batches: Iterator[pa.RecordBatch], warehouse: Folder, table: Table
+) -> Iterator[pa.RecordBatch]:
+    schema = pa.schema([pa.field("run_date", pa.date32(), False), *table.arrow])
+    for _ in batches:
+        manifest = read_manifest(warehouse)
+        run_date = pa.scalar(date.fromisoformat(manifest.run_date))
+        stored = find_table(warehouse, manifest, table.name)
+        for file in stored.files:
+            with stored.folder.open_read(file.name) as stream:
+                for rows in pq.ParquetFile(stream).iter_batches(_BATCH_ROWS):
+                    columns = [rows.column(name) for name in table.column_names]
+                    dates = pa.repeat(run_date, rows.num_rows)
+                    yield pa.RecordBatch.from_arrays([dates, *columns], schema=schema)
