@@ -22,7 +22,8 @@ def store_run_tables(
 ) -> dict[str, StoredTable]:
     """Move a run's report tables to where its manifest will name them.
 
-    Locally a table becomes one file, so that its partition can be switched in one step.
+    Locally a table becomes one file, so that its partition can be switched in one step. A table
+    without files becomes one that carries the schema.
 
     Args:
         staged: table name -> files below the same warehouse.
@@ -31,7 +32,7 @@ def store_run_tables(
     """
     stored = {}
     for name, table in staged.items():
-        if warehouse.is_local and len(table.files) > 1:
+        if not table.files or (warehouse.is_local and len(table.files) > 1):
             table = merge_files(table, table.folder.child("merged"))
         stored[name] = _move(table, warehouse.child(RUNS_FOLDER, run_id, name), "part")
     return stored
