@@ -8,7 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dedup_job.errors import ConfigError, DedupError
-from dedup_job.io.manifests import RUNS_FOLDER, RunManifest, find_table, read_manifest
+from dedup_job.io.manifests import (
+    RunManifest,
+    find_table,
+    list_runs,
+    published_for,
+    read_manifest,
+)
 from dedup_job.io.storage import Folder, open_warehouse
 from dedup_job.io.tables import read_rows
 from dedup_job.tables import DUPLICATE_GROUPS, REJECTED_IMAGES, RUN_METRICS, RUNS, Table
@@ -48,7 +54,7 @@ def load_report(
         top: groups to list, the largest first, of equal size the most certain first; at least 0.
 
     Raises:
-        DedupError: nothing is published there, or the run's tables have been replaced since.
+        DedupError: nothing is published there, the run got no tables, or they were replaced since.
     """
     if top < 0:
         raise ConfigError(f"--top: expected 0 or more, got {top}")
@@ -100,24 +106,22 @@ def _find_run(folder: Folder, run_id: str | None, run_date: date | None) -> RunM
     if run_id and run_date:
         raise ConfigError("give --run-id or --run-date, not both")
     if run_date is None:
-        return read_manifest(folder, run_id)
+        manifest = read_manifest(folder, run_id)
+        if not manifest.tables:
+            raise DedupError(
+                f"run {manifest.run_id} has no tables to show, its status is {manifest.status}"
+                f"{': ' if manifest.error else ''}{manifest.error or ''}; list all runs with: "
+                f"dedup-job runs --warehouse {folder.uri}"
+            )
+        return manifest
     latest = read_manifest(folder)  # says so when nothing at all is published
     if latest.run_date == run_date.isoformat():
         return latest
-    of_date = [
-        manifest for manifest in _published(folder) if manifest.run_date == run_date.isoformat()
-    ]
-    if not of_date:
-        dates = sorted({manifest.run_date for manifest in _published(folder)})
+    of_date = published_for(folder, run_date)
+    if of_date is None:
+        dates = sorted({run.run_date for run in list_runs(folder) if run.status == "published"})
         raise DedupError(f"{folder.uri} holds no run of {run_date}; it has {', '.join(dates[-5:])}")
-    return max(of_date, key=lambda manifest: manifest.finished_at)
-
-
-def _published(folder: Folder) -> list[RunManifest]:
-    names = folder.child(RUNS_FOLDER).file_names()
-    run_ids = [name.removesuffix(".json") for name in names if name.endswith(".json")]
-    manifests = [read_manifest(folder, run_id) for run_id in run_ids if run_id != "latest"]
-    return [manifest for manifest in manifests if manifest.status == "published"]
+    return of_date
 
 
 def _read(folder: Folder, manifest: RunManifest, table: Table) -> pa.Table:

@@ -4,13 +4,13 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from dedup_job.io.lease import LeaseOwner, acquire_lease, read_lease
+from dedup_job.commands.maintenance import maintain
+from dedup_job.io.lease import LeaseOwner, read_lease
 from dedup_job.io.manifests import RunManifest, has_data, list_runs
 from dedup_job.io.retention import prune_runs
 from dedup_job.io.storage import open_warehouse
 
 _COLUMNS = ("run", "date", "status", "rows", "embedded", "groups", "pairs", "seconds")
-_PRUNING_TTL_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,12 @@ def show_runs(warehouse: str, keep_runs: int | None = None, as_json: bool = Fals
 
     Raises:
         WarehouseBusy: a run is at work, and old runs cannot be deleted meanwhile.
+        DedupError: old runs are to be deleted where there never was one.
     """
     folder = open_warehouse(warehouse)
     if keep_runs is not None:
-        with acquire_lease(folder, f"prune-{datetime.now():%Y%m%dT%H%M%S}", _PRUNING_TTL_S):
+        with maintain(folder, "prune") as work:
+            work.lease.check()
             gone = prune_runs(folder, keep_runs)
         if not as_json:
             print(f"deleted {len(gone)} runs")

@@ -1,105 +1,177 @@
-import json
+"""Publishing: immutable files of a run, partitions that are switched, state that the manifest names."""
+
+import os
+from dataclasses import replace
+from datetime import date
 
 import pyarrow.parquet as pq
 import pytest
 
-from dedup_job.errors import DedupError
-from dedup_job.io.manifests import (
-    RunManifest,
-    describe_table,
-    find_table,
-    read_manifest,
-    write_manifest,
+from dedup_job.io import storage
+from dedup_job.io.publish import (
+    delete_outdated_state,
+    place_partition,
+    publish_state,
+    store_run_tables,
 )
-from dedup_job.io.publish import append_table, delete_outdated, exchange_directories, publish_table
 from dedup_job.io.storage import Folder, open_warehouse
-from dedup_job.io.tables import read_rows, write_rows
-from dedup_job.tables import SCORED_PAIRS
+from dedup_job.io.tables import StoredTable, read_rows, write_rows
+from dedup_job.tables import CATALOG_IMAGES, DUPLICATE_GROUPS, SCORED_PAIRS
+from tests.unit.warehouses import image, publish, row_of
+
+NAME = DUPLICATE_GROUPS.name
 
 
-def _stage(folder, *names):
-    rows = [{"sha_a": n, "sha_b": n + "'", "cosine": 0.9} for n in names]
-    return write_rows(rows, SCORED_PAIRS, folder)
+def group_rows(run_id, *skus):
+    return [row_of(DUPLICATE_GROUPS, sku_id=sku, run_id=run_id) for sku in skus]
 
 
-def _manifest(run_id, tables):
-    return RunManifest(run_id, "2026-01-02", "published", "s", "f", "0", {}, {}, tables)
-
-
-def test_directories_are_exchanged(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / f"from_{name}").touch()
-    exchange_directories(tmp_path / "a", tmp_path / "b")
-    assert [p.name for p in (tmp_path / "b").iterdir()] == ["from_a"]
-    assert [p.name for p in (tmp_path / "a").iterdir()] == ["from_b"]
-
-
-def test_a_second_publication_replaces_the_first(tmp_path):
-    warehouse = Folder(str(tmp_path))
-    target = warehouse.child("pairs", "run_date=2026-01-02")
-    publish_table(_stage(warehouse.child("_staging", "1"), "x", "y"), target, "r1")
-    published = publish_table(_stage(warehouse.child("_staging", "2"), "z"), target, "r2")
-    assert pq.read_table(tmp_path / "pairs").column("sha_a").to_pylist() == ["z"]
-    assert read_rows(published.stored).num_rows == 1
-    assert list((tmp_path / "_staging").iterdir()) == []
-
-
-def test_a_stray_file_of_a_failed_attempt_is_not_published(tmp_path):
-    warehouse = Folder(str(tmp_path))
-    staged = _stage(warehouse.child("_staging", "1"), "x")
-    _stage(warehouse.child("_staging", "1"), "stray")
-    publish_table(staged, warehouse.child("pairs"), "r1")
-    assert pq.read_table(tmp_path / "pairs").column("sha_a").to_pylist() == ["x"]
-
-
-def test_appended_files_do_not_touch_earlier_ones(tmp_path):
-    warehouse = Folder(str(tmp_path))
-    append_table(_stage(warehouse.child("_staging", "1"), "x"), warehouse.child("e"), "r1")
-    append_table(_stage(warehouse.child("_staging", "2"), "y"), warehouse.child("e"), "r2")
-    assert sorted(pq.read_table(tmp_path / "e").column("sha_a").to_pylist()) == ["x", "y"]
-
-
-def test_on_an_object_store_old_files_go_after_the_manifest(s3_server):
-    s3_server.create_bucket("publish-test")
-    warehouse = open_warehouse("s3://publish-test/warehouse")
-    target = warehouse.child("pairs", "run_date=2026-01-02")
-    first = publish_table(_stage(warehouse.child("_staging", "1"), "x"), target, "r1")
-    second = publish_table(_stage(warehouse.child("_staging", "2"), "y"), target, "r2")
-    assert read_rows(first.stored).column("sha_a").to_pylist() == ["x"]
-    write_manifest(
-        warehouse, _manifest("r2", {"scored_pairs": describe_table(second.stored, warehouse)})
+def stage(warehouse, run_id, *files):
+    """A staged table of several files, each a tuple of SKUs."""
+    folder = warehouse.child("_staging", run_id)
+    stored = [write_rows(group_rows(run_id, *skus), DUPLICATE_GROUPS, folder) for skus in files]
+    return StoredTable(
+        DUPLICATE_GROUPS, folder, tuple(file for one in stored for file in one.files)
     )
-    delete_outdated([second])
-    latest = read_manifest(warehouse)
-    stored = find_table(warehouse, latest, "scored_pairs")
-    assert read_rows(stored).column("sha_a").to_pylist() == ["y"]
-    assert target.file_names() == ["r2-00000.parquet"]
 
 
-def test_the_latest_manifest_leads_to_the_files(tmp_path):
+def skus_of(stored):
+    return read_rows(stored)["sku_id"].to_pylist()
+
+
+def partition(warehouse):
+    return warehouse.child(NAME, "run_date=2026-01-02")
+
+
+def globbed(warehouse):
+    return pq.read_table(f"{warehouse.uri}/{NAME}")["sku_id"].to_pylist()
+
+
+@pytest.fixture(params=["local", "s3"])
+def warehouse(request, tmp_path):
+    if request.param == "local":
+        return Folder(str(tmp_path))
+    request.getfixturevalue("s3_server").create_bucket("publish-test")
+    return open_warehouse(f"s3://publish-test/{tmp_path.name}")
+
+
+def test_staged_files_become_a_runs_own_in_their_order(warehouse):
+    stored = store_run_tables({NAME: stage(warehouse, "r1", "bc", "a", "d")}, warehouse, "r1")[NAME]
+    assert skus_of(stored) == ["b", "c", "a", "d"]
+    assert stored.folder == warehouse.child("_runs", "r1", NAME)
+    assert [file.name for file in stored.files] == stored.folder.file_names()
+    assert len(stored.files) == (1 if warehouse.is_local else 3)
+
+
+def test_a_table_without_files_is_published_with_its_schema(warehouse):
+    nothing = StoredTable(DUPLICATE_GROUPS, warehouse.child("_staging", "r1"), ())
+    stored = store_run_tables({NAME: nothing}, warehouse, "r1")[NAME]
+    assert (stored.n_rows, len(stored.files)) == (0, 1)
+    assert read_rows(stored).schema == DUPLICATE_GROUPS.arrow
+
+
+def test_a_stray_file_of_a_failed_attempt_is_not_published(warehouse):
+    staged = stage(warehouse, "r1", "a")
+    write_rows(group_rows("r1", "stray"), DUPLICATE_GROUPS, staged.folder)
+    assert skus_of(store_run_tables({NAME: staged}, warehouse, "r1")[NAME]) == ["a"]
+
+
+def test_a_partition_shows_the_last_run_and_earlier_runs_keep_their_files(warehouse):
+    runs = {}
+    for run_id, files in {"r1": ("ab", "c"), "r2": ("d",), "r3": ("",)}.items():
+        staged = {NAME: stage(warehouse, run_id, *files)}
+        runs[run_id] = store_run_tables(staged, warehouse, run_id)[NAME]
+        place_partition(runs[run_id], partition(warehouse))
+        names = [f"part-{n:05d}.parquet" for n in range(len(runs[run_id].files))]
+        assert partition(warehouse).file_names() == names
+        shown = replace(runs[run_id], folder=partition(warehouse))
+        assert skus_of(shown) == list("".join(files))
+    assert [skus_of(one) for one in runs.values()] == [["a", "b", "c"], ["d"], []]
+
+
+def test_a_local_partition_costs_no_second_copy(tmp_path):
     warehouse = Folder(str(tmp_path))
-    published = publish_table(
-        _stage(warehouse.child("_staging", "1"), "x"), warehouse.child("p"), "1"
+    stored = store_run_tables({NAME: stage(warehouse, "r1", "a")}, warehouse, "r1")[NAME]
+    place_partition(stored, partition(warehouse))
+    assert os.path.samefile(
+        stored.folder.path("part-00000.parquet"), partition(warehouse).path("part-00000.parquet")
     )
-    write_manifest(
-        warehouse, _manifest("r1", {"scored_pairs": describe_table(published.stored, warehouse)})
-    )
-    assert read_manifest(warehouse) == read_manifest(warehouse, "r1")
-    stored = find_table(warehouse, read_manifest(warehouse), "scored_pairs")
-    assert read_rows(stored).num_rows == 1
-    with pytest.raises(DedupError, match="has no table 'runs'; it has: scored_pairs"):
-        find_table(warehouse, read_manifest(warehouse), "runs")
 
 
-def test_an_empty_or_damaged_warehouse_is_explained(tmp_path):
+def test_where_links_are_refused_files_are_copied(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError("no hard links here")
+
     warehouse = Folder(str(tmp_path))
-    with pytest.raises(DedupError, match="holds no published run"):
-        read_manifest(warehouse)
-    (tmp_path / "_runs").mkdir()
-    (tmp_path / "_runs" / "latest.json").write_text("{")
-    with pytest.raises(DedupError, match="damaged"):
-        read_manifest(warehouse)
-    (tmp_path / "_runs" / "latest.json").write_text(json.dumps({"format": 99}))
-    with pytest.raises(DedupError, match="upgrade"):
-        read_manifest(warehouse)
+    stored = store_run_tables({NAME: stage(warehouse, "r1", "a")}, warehouse, "r1")[NAME]
+    monkeypatch.setattr(storage.os, "link", refuse)
+    place_partition(stored, partition(warehouse))
+    assert globbed(warehouse) == ["a"]
+    assert partition(warehouse).file_names() == ["part-00000.parquet"]
+
+
+def test_a_crash_before_the_switch_leaves_what_was_there_and_a_rerun_cleans_up(
+    tmp_path, monkeypatch
+):
+    def crash(*args):
+        raise KeyboardInterrupt
+
+    warehouse = Folder(str(tmp_path))
+    first, second = (
+        store_run_tables({NAME: stage(warehouse, run_id, sku)}, warehouse, run_id)[NAME]
+        for run_id, sku in (("r1", "a"), ("r2", "b"))
+    )
+    place_partition(first, partition(warehouse))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(storage.os, "replace", crash)
+        place_partition(second, partition(warehouse))
+    assert len(partition(warehouse).file_names()) == 2  # the link that was not yet moved
+    assert globbed(warehouse) == ["a"]
+    place_partition(second, partition(warehouse))
+    assert partition(warehouse).file_names() == ["part-00000.parquet"]
+    assert globbed(warehouse) == ["b"]
+
+
+def state_of(warehouse, run_id, sku):
+    """State tables of a run, published and not yet named by a manifest."""
+    folder = warehouse.child("_staging", run_id)
+    images = write_rows([image(sku, sku)], CATALOG_IMAGES, folder.child("images"))
+    pairs = write_rows([], SCORED_PAIRS, folder.child("pairs"))
+    return publish_state({CATALOG_IMAGES.name: images, SCORED_PAIRS.name: pairs}, warehouse, run_id)
+
+
+def test_state_counts_once_the_manifest_names_it_and_old_state_goes_then(warehouse):
+    folders = [warehouse.child("_state", t.name) for t in (CATALOG_IMAGES, SCORED_PAIRS)]
+    first = state_of(warehouse, "r1", "a")
+    publish(warehouse, "r1", first, run_date="2026-01-01")
+    second = state_of(warehouse, "r2", "b")
+    assert read_rows(first[CATALOG_IMAGES.name])["sku_id"].to_pylist() == ["a"]
+    publish(warehouse, "r2", second, run_date="2026-01-02")
+    delete_outdated_state(warehouse)
+    for folder in folders:
+        assert folder.file_names() == ["r2-00000.parquet"]
+    assert read_rows(second[CATALOG_IMAGES.name])["sku_id"].to_pylist() == ["b"]
+
+
+def test_a_backfill_leaves_the_state_of_the_newest_run(warehouse):
+    newest = state_of(warehouse, "r2", "b")
+    publish(warehouse, "r2", newest, run_date="2026-01-02")
+    publish(warehouse, "r1", {}, run_date="2026-01-01")
+    delete_outdated_state(warehouse)
+    assert read_rows(newest[CATALOG_IMAGES.name])["sku_id"].to_pylist() == ["b"]
+
+
+def test_what_cannot_be_deleted_is_told_and_does_not_fail_the_run(tmp_path, monkeypatch, caplog):
+    warehouse = Folder(str(tmp_path))
+    folder = warehouse.child("_state", CATALOG_IMAGES.name)
+    staged = write_rows([image("a", "a", date(2026, 1, 1))], CATALOG_IMAGES, folder)
+    publish(warehouse, "r1", {CATALOG_IMAGES.name: staged})
+    write_rows([], CATALOG_IMAGES, folder)  # a left-over
+
+    def refuse(self, name):
+        raise PermissionError(f"{name} is locked")
+
+    monkeypatch.setattr(Folder, "delete_file", refuse)
+    delete_outdated_state(warehouse)
+    assert "is locked" in caplog.text
+    assert len(folder.file_names()) == 2

@@ -8,7 +8,7 @@ import pytest
 from dedup_job.commands.run_report import load_report
 from dedup_job.commands.show import show
 from dedup_job.errors import REASON_MEANING, ConfigError, DedupError
-from dedup_job.io.manifests import RunManifest, describe_table, write_manifest
+from dedup_job.io.manifests import RunManifest, describe_table, point_latest, write_manifest
 from dedup_job.io.storage import Folder
 from dedup_job.io.tables import write_rows
 from dedup_job.tables import DUPLICATE_GROUPS, REJECTED_IMAGES, RUN_METRICS, RUNS
@@ -95,12 +95,11 @@ def _publish(
     }
     entries = {name: describe_table(one, home) for name, one in stored.items()}
     finished = (STARTED + timedelta(minutes=5)).isoformat()
-    write_manifest(
-        home,
-        RunManifest(
-            run_id, run_date, "published", STARTED.isoformat(), finished, "0.1.0", {}, {}, entries
-        ),
+    manifest = RunManifest(
+        run_id, run_date, "published", STARTED.isoformat(), finished, "0.1.0", {}, {}, entries
     )
+    write_manifest(home, manifest)
+    point_latest(home, manifest)
     return entries
 
 
@@ -182,6 +181,18 @@ def test_a_run_is_found_by_id_and_by_date(tmp_path):
     assert load_report(str(tmp_path), run_date=date(2026, 11, 23)).run["run_id"] == "run-2"
 
 
+def test_a_warehouse_of_the_first_release_is_shown(tmp_path):
+    _publish(tmp_path, "run-1", n_catalog_rows=7)
+    for name in ("run-1.json", "latest.json"):
+        path = tmp_path / "_runs" / name
+        old = json.loads(path.read_text())
+        keys = ("run_id", "run_date", "status", "started_at", "finished_at", "version", "config")
+        kept = {key: old[key] for key in (*keys, "facts", "tables", "libraries")}
+        path.write_text(json.dumps({**kept, "format": 1}))
+    assert load_report(str(tmp_path)).run["n_catalog_rows"] == 7
+    assert load_report(str(tmp_path), run_date=date(2026, 11, 23)).run["run_id"] == "run-1"
+
+
 def test_requests_that_cannot_be_met_are_one_line_errors(tmp_path):
     with pytest.raises(DedupError, match="holds no published run; publish one with"):
         load_report(str(tmp_path / "nowhere"))
@@ -194,6 +205,12 @@ def test_requests_that_cannot_be_met_are_one_line_errors(tmp_path):
         load_report(str(tmp_path), run_id="run-1", run_date=date(2026, 11, 23))
     with pytest.raises(ConfigError, match="--top: expected 0 or more, got -1"):
         load_report(str(tmp_path), top=-1)
+    failed = RunManifest(
+        "run-2", "2026-11-23", "failed", "s", "f", "0", {}, {}, {}, error="disk full"
+    )
+    write_manifest(Folder(str(tmp_path)), failed)
+    with pytest.raises(DedupError, match=r"run-2 has no tables .* failed: disk full; .*runs"):
+        load_report(str(tmp_path), run_id="run-2")
     folder = tmp_path / entries[DUPLICATE_GROUPS.name]["folder"]
     (folder / entries[DUPLICATE_GROUPS.name]["files"][0]["name"]).unlink()
     with pytest.raises(DedupError, match="tables of run run-1 were replaced since"):
