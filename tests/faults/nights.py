@@ -26,12 +26,17 @@ def in_process(catalog: Path, warehouse: Path, run_date: str, **more: Any) -> Ru
 
 
 def job(
-    catalog: Path, warehouse: Path, run_date: str = SECOND, *arguments: str, **environment: str
+    catalog: Path,
+    warehouse: Path,
+    *arguments: str,
+    run_date: str = SECOND,
+    said: Path | None = None,
+    **environment: str,
 ) -> Job:
-    """The job in a process of its own."""
+    """The job in a process of its own; what it says goes to `said`, by default beside the warehouse."""
     words = [word for k, v in SETTINGS.items() for word in ("--set", f"{k}={v}")]
     words += ["--run-date", run_date, *arguments]
-    said = warehouse.with_name(f"{warehouse.name}-said")
+    said = said or warehouse.with_name(f"{warehouse.name}-said")
     return Job(catalog, warehouse, said, *words, environment=environment)
 
 

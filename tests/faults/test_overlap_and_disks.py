@@ -36,7 +36,7 @@ def test_an_owner_that_wakes_after_a_takeover_publishes_nothing(
 ):
     warehouse = nights.before(tmp_path / "out")
     ttl = ("--set", "lease.ttl_s=2")
-    with job(nights.catalog, warehouse, SECOND, *ttl, DEDUP_FAIL_AT=f"{point}:stop") as paused:
+    with job(nights.catalog, warehouse, *ttl, DEDUP_FAIL_AT=f"{point}:stop") as paused:
         paused.wait_until_stopped()
         time_to_live_passes()
         result = in_process(nights.catalog, warehouse, SECOND)
@@ -79,7 +79,7 @@ def test_a_full_warehouse_keeps_its_last_run_and_says_so(nights, tmp_path, n_fre
     with small_disk(tmp_path / "disk", 16 * 1024**2) as disk:
         warehouse = nights.before(disk / "out")
         fill(disk, n_free)
-        with job(nights.catalog, warehouse) as starved:
+        with job(nights.catalog, warehouse, said=tmp_path / "said") as starved:
             assert starved.finish() == 1, starved.said()
             assert_one_error(starved, "No space left on device", "a disk is full")
         assert assert_whole(warehouse) == nights.first_run
@@ -103,7 +103,7 @@ def test_a_read_only_warehouse_keeps_its_last_run_and_is_named(nights, tmp_path)
     with small_disk(tmp_path / "disk", 16 * 1024**2) as disk:
         warehouse = nights.before(disk / "out")
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        with job(nights.catalog, warehouse) as refused:
+        with job(nights.catalog, warehouse, said=tmp_path / "said") as refused:
             assert refused.finish() == 1, refused.said()
             assert_one_error(refused, str(warehouse))
             assert_one_error(refused, "Read-only file system")
