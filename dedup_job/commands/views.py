@@ -2,9 +2,10 @@
 
 The views read files under `_runs/RUN_ID/`, which never change, and keep those of the run that
 `latest.json` names at the moment of the query: right while a run publishes, and after a backfill.
-An engine may list files first and read `latest.json` later, and miss a run that is published in
-between. The views make that an error, as an empty answer would look like a night without
-duplicates. `create_views` knows no such moment.
+An engine may list files first and read `latest.json` later, and so miss a run that is published in
+between. In DuckDB the view then shows the run before, which was the newest when the query began;
+in Spark SQL it is an error, as an empty answer would look like a night without duplicates.
+`create_views` knows no such moment.
 """
 
 from pyspark.sql import SparkSession
@@ -25,21 +26,32 @@ _AGAIN = "a run was published while this query was planned; run the query again"
 _DUCKDB = """\
 CREATE OR REPLACE VIEW {view} AS
 WITH latest AS MATERIALIZED (
-  SELECT run_date, tables.{table} AS stored
+  SELECT run_date, previous, tables.{table} AS stored
   FROM read_json('{latest}', maximum_object_size = 1000000000, columns = {{
     run_date: 'DATE',
+    previous: 'STRUCT(run_id VARCHAR, run_date DATE)',
     tables: 'STRUCT({table} STRUCT(folder VARCHAR, files STRUCT(name VARCHAR)[]))'}})
-), named AS (
+), named AS MATERIALIZED (
   SELECT concat('{root}/', folder, '/', file.name) AS path
   FROM (SELECT stored.folder AS folder, unnest(stored.files) AS file FROM latest)
-), listed AS (
-  SELECT path FROM named
-  WHERE CASE WHEN path IN (SELECT file FROM glob('{files}/*.parquet')) THEN true
-        ELSE error('{again}') END
+), listed AS MATERIALIZED (
+  SELECT file AS path,
+         starts_with(file, concat('{runs}/', previous.run_id, '/')) AS is_previous
+  FROM glob('{files}/*.parquet'), latest
+), newest AS MATERIALIZED (
+  SELECT CASE WHEN (SELECT count(*) FROM named WHERE path NOT IN (SELECT path FROM listed)) = 0
+                THEN true
+              WHEN (SELECT bool_or(is_previous) FROM listed) THEN false
+              ELSE error('{again}') END AS is_listed
+), chosen AS MATERIALIZED (
+  SELECT path FROM listed, newest
+  WHERE CASE WHEN is_listed THEN path IN (SELECT path FROM named) ELSE is_previous END
 )
-SELECT (SELECT run_date FROM latest) AS run_date, reports.* EXCLUDE (filename)
+SELECT (SELECT CASE WHEN is_listed THEN run_date ELSE previous.run_date END
+        FROM latest, newest) AS run_date,
+       reports.* EXCLUDE (filename)
 FROM read_parquet('{files}/*.parquet', filename = true) AS reports
-WHERE filename IN (SELECT path FROM listed)"""
+WHERE filename IN (SELECT path FROM chosen)"""
 
 _SPARK = """\
 CREATE OR REPLACE TEMPORARY VIEW {view} AS
@@ -106,6 +118,7 @@ def _statement(form: str, folder: Folder, view: str, table: Table) -> str:
         view=view,
         table=table.name,
         root=folder.uri,
+        runs=runs.uri,
         latest=runs.path(LATEST),
         files=runs.child("*", table.name).uri,
         again=_AGAIN,

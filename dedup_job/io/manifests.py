@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
 from typing import Any
 
@@ -51,6 +51,7 @@ class RunManifest:
         accepted: gate -> reason.
         gates: verdicts of the audit.
         base_run_id: the run whose group ids were passed on.
+        previous: in `latest.json`, id and date of the run that it named before.
     """
 
     run_id: str
@@ -73,6 +74,7 @@ class RunManifest:
     accepted: dict[str, str] = field(default_factory=dict)
     gates: list[dict[str, Any]] = field(default_factory=list)
     base_run_id: str | None = None
+    previous: dict[str, str] = field(default_factory=dict)
 
     @property
     def order(self) -> tuple[str, str]:
@@ -108,6 +110,9 @@ def point_latest(warehouse: Folder, manifest: RunManifest) -> bool:
                 newest.run_id,
             )
         return False
+    if newest is not None:
+        previous = {"run_id": newest.run_id, "run_date": newest.run_date}
+        manifest = replace(manifest, previous=previous)
     # One line: Spark SQL reads JSON line by line (commands/views.py).
     warehouse.child(RUNS_FOLDER).replace_bytes(LATEST, _dump(manifest, indent=None))
     return True
