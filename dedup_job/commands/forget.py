@@ -272,9 +272,15 @@ def _copy_latest(warehouse: Folder, documents: Documents) -> None:
     before = folder.read_bytes(LATEST)
     if before is None:
         return
-    own = documents.get(f"{json.loads(before)['run_id']}.json")
-    if own is not None and before != _dump(own):
-        folder.replace_bytes(LATEST, _dump(own))
+    latest = json.loads(before)
+    own = documents.get(f"{latest['run_id']}.json")
+    if own is None:
+        return
+    # What `point_latest` adds, and in one line as it writes it.
+    content = {**own, "previous": latest.get("previous", {})}
+    after = (json.dumps(content, sort_keys=True) + "\n").encode()
+    if before != after:
+        folder.replace_bytes(LATEST, after)
 
 
 def _delete_unnamed(warehouse: Folder, documents: Documents) -> None:
