@@ -1,10 +1,13 @@
 """Runs that fail, are held back, or meet each other: what is published, what is said, what is kept."""
 
+from dataclasses import replace
+
 import pytest
 
 from dedup_job import pipeline
 from dedup_job.errors import ConfigError, DedupError, GateError, WarehouseBusy
-from dedup_job.io.lease import acquire_lease
+from dedup_job.io.lease import acquire_lease, read_lease
+from dedup_job.io.lease_files import create_lease
 from dedup_job.io.manifests import list_runs, newest_published, read_manifest
 from dedup_job.io.storage import open_warehouse
 from dedup_job.nightly import photo_stage
@@ -172,12 +175,13 @@ def test_a_run_that_lost_its_lease_publishes_nothing(spark, tmp_path, monkeypatc
     real = pipeline.publish_run
 
     def taken_over_meanwhile(*args):
-        lease = open_warehouse(str(out)).child("_runs", "lease")
-        assert lease.create_exclusive("00000099.json", b"{}")
+        folder = open_warehouse(str(out))
+        follower = replace(read_lease(folder), generation=99, run_id="follower")
+        assert create_lease(folder.child("_runs", "lease"), follower)
         return real(*args)
 
     monkeypatch.setattr(pipeline, "publish_run", taken_over_meanwhile)
-    with pytest.raises(DedupError, match="taken over"):
+    with pytest.raises(DedupError, match="run follower took over"):
         run_job(shop.write(), out, **EXACT)
     assert newest_published(open_warehouse(str(out))) is None
     assert not list(out.glob("*/run_date=*"))
