@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from pyspark.sql import DataFrame
 
@@ -37,7 +38,7 @@ from dedup_job.kernels.threshold import (
 from dedup_job.nightly.context import RunContext
 from dedup_job.nightly.gates import check_acceptance
 from dedup_job.nightly.journal import open_journal
-from dedup_job.nightly.memory import Memory, check_delta, recall_runs
+from dedup_job.nightly.memory import Memory, check_delta, recall_runs, would_be_held_again
 from dedup_job.nightly.photo_stage import Model, read_photos
 from dedup_job.nightly.record import RunRecord, blaming_a_lost_lease, name_run
 from dedup_job.nightly.report_tables import Findings
@@ -139,7 +140,8 @@ def run(settings: Settings) -> RunResult:
             memory = recall_runs(spark, warehouse, run_date, is_shadow=config.shadow)
             record.base_run_id = memory.base.run_id if memory.base else None
             inputs = digest_inputs(record, config, model, memory)
-            journal = open_journal(warehouse, run_id, inputs)
+            is_in_vain = partial(would_be_held_again, warehouse, settings=settings.as_dict())
+            journal = open_journal(warehouse, run_id, inputs, is_in_vain)
             context = RunContext(
                 spark, warehouse, run_date, run_id, record.started_at, lease, journal
             )

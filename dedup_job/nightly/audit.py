@@ -55,11 +55,16 @@ def audit_run(
         min_cosine=result.min_cosine,
         model_id=model_id,
         last=last_run(memory.base.facts) if memory.base else None,
+        n_carried=found.carried_rows.count() if found.carried_rows is not None else 0,
     )
     verdicts = audit(figures, settings.config)
     record.gates = as_manifest(verdicts)
-    if not record.is_shadow:  # a shadow run publishes nothing that could be held back
-        record.accepted = hold_or_accept(verdicts, settings.config, settings.command)
+    if record.is_shadow:  # it publishes nothing that could be held back
+        return
+    command = settings.command
+    if settings.config.run_date is None:  # the command may be given when it is tomorrow
+        command += f" --run-date {context.run_date}"
+    record.accepted = hold_or_accept(verdicts, settings.config, command)
 
 
 def check_schema(stored: StoredTable) -> None:

@@ -54,6 +54,8 @@ class AuditFigures:
         min_cosine: the threshold.
         model_id: tonight's model.
         last: the last run, or None.
+        n_carried: of `n_rows`, those that a delta does not mention; they were judged before, and
+            would hide a delta of which no photo could be read.
     """
 
     n_rows: int
@@ -68,6 +70,12 @@ class AuditFigures:
     min_cosine: float
     model_id: str
     last: LastRun | None
+    n_carried: int = 0
+
+    @property
+    def n_named(self) -> int:
+        """Rows of tonight's catalog itself."""
+        return self.n_rows - self.n_carried
 
 
 @dataclass(frozen=True)
@@ -149,18 +157,19 @@ def hold_or_accept(
 
 
 def _judge_photos(figures: AuditFigures) -> GateResult:
-    passed = figures.n_usable > 0 or figures.n_rows == 0
+    n_usable = figures.n_usable - figures.n_carried
+    passed = n_usable > 0 or figures.n_named == 0
     message = (
-        f"no_photo: none of the {figures.n_rows} catalog rows has a usable photo "
+        f"no_photo: none of the {figures.n_named} catalog rows has a usable photo "
         f"({figures.top_reject}); check --image-root, fetch.allow_hosts and the store's credentials"
     )
-    return GateResult("no_photo", passed, figures.n_usable, 1, message)
+    return GateResult("no_photo", passed, n_usable, 1, message)
 
 
 def _judge_rejects(figures: AuditFigures, config: JobConfig) -> GateResult:
-    rate, limit = figures.n_rejected / max(figures.n_rows, 1), config.gates.max_reject_rate
+    rate, limit = figures.n_rejected / max(figures.n_named, 1), config.gates.max_reject_rate
     message = (
-        f"rejects: {figures.n_rejected} of {figures.n_rows} catalog rows were rejected "
+        f"rejects: {figures.n_rejected} of {figures.n_named} catalog rows were rejected "
         f"({rate:.1%}, gates.max_reject_rate is {limit:.1%}), most often {figures.top_reject}"
     )
     return GateResult("rejects", rate <= limit, rate, limit, message)

@@ -8,6 +8,7 @@ warehouse's lease opens journals, so every other one belongs to a run that is ov
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -77,10 +78,21 @@ class Journal:
         self.folder.replace_bytes(_FILE, json.dumps(content, indent=1).encode())
 
 
-def open_journal(warehouse: Folder, run_id: str, inputs: str) -> Journal:
+def open_journal(
+    warehouse: Folder,
+    run_id: str,
+    inputs: str,
+    is_in_vain: Callable[[str], bool] = lambda run_id: False,
+) -> Journal:
     """Start a journal, with the steps of the newest dead run of equal inputs.
 
     Staging folders that nobody can continue from are deleted.
+
+    Args:
+        warehouse: where the run works.
+        run_id: the run.
+        inputs: digest of everything that decides the result.
+        is_in_vain: whether a run's work would only lead to where that run ended.
     """
     journal = Journal(warehouse, run_id, inputs)
     root = warehouse.child(STAGING_FOLDER)
@@ -88,6 +100,9 @@ def open_journal(warehouse: Folder, run_id: str, inputs: str) -> Journal:
     for name in sorted(others, reverse=True):  # run ids begin with their time
         found = _read(root.child(name))
         if found and found["inputs"] == inputs and found["steps"]:
+            if is_in_vain(name):
+                logger.info("run %s was held back; its photos are looked at again", name)
+                break
             journal.steps, journal.adopted_from = found["steps"], name
             logger.info("continuing the work of run %s, which did not finish", name)
             break

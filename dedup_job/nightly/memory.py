@@ -17,6 +17,7 @@ from dedup_job.io.manifests import (
     RunManifest,
     find_table,
     last_published_before,
+    list_runs,
     newest_published,
     published_for,
 )
@@ -116,6 +117,26 @@ def recall_runs(
     )
 
 
+def would_be_held_again(
+    warehouse: Folder, run_id: str, settings: dict[str, dict[str, object]]
+) -> bool:
+    """Whether a gate held a run back, and nothing that is set tonight opens that gate.
+
+    Who starts such a run once more has changed what no setting shows: a photo server is back, a
+    folder is mounted. So its photos are to be looked at again.
+
+    Args:
+        warehouse: the warehouse.
+        run_id: the run whose work could be continued.
+        settings: tonight's, as a manifest keeps them.
+    """
+    return any(
+        run.status == "held" and not changed(run, settings, ("gates.", "accept"))
+        for run in list_runs(warehouse)
+        if run.run_id == run_id
+    )
+
+
 def check_delta(
     newest: RunManifest | None,
     run_date: date,
@@ -134,7 +155,7 @@ def check_delta(
         problem = f"of {run_date} cannot build on the later run of {newest.run_date}"
     elif newest.facts["model_id"] != model_id:
         problem = "needs the embeddings of this model for the whole catalog"
-    elif keys := changed(newest, settings, _ROW_RULES):
+    elif keys := changed(newest, settings, (*_ROW_RULES, *_LIMITS)):
         problem = f"cannot change {', '.join(keys)}, which all rows must share"
     if problem:
         raise ConfigError(f"catalog.mode: a delta {problem}; run once with --catalog-mode snapshot")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from dedup_job.errors import LeaseLost
+from dedup_job.errors import one_line
 from dedup_job.io.embedding_store import EmbeddingStore
 from dedup_job.io.manifests import describe_table, point_latest, write_manifest
 from dedup_job.io.publish import (
@@ -119,17 +119,21 @@ def _publish(
 
 
 def _clean_up(context: RunContext, keep_runs: int | None) -> None:
-    """Delete what nobody needs any more; a run that lost its lease by now leaves that to the next."""
+    """Delete what nobody needs any more.
+
+    The run is published: one that lost its lease by now, or whose store fails, leaves that to the next.
+    """
     try:
         context.lease.check()
-    except LeaseLost as error:
-        logger.warning("published; what it no longer needs is left to the next run: %s", error)
-        return
-    delete_outdated_state(context.warehouse)
-    drop_superseded(context.warehouse)
-    if keep_runs is not None:
-        prune_runs(context.warehouse, keep_runs)
-    delete_staging(context.warehouse)
+        delete_outdated_state(context.warehouse)
+        drop_superseded(context.warehouse)
+        if keep_runs is not None:
+            prune_runs(context.warehouse, keep_runs)
+        delete_staging(context.warehouse)
+    except Exception as error:  # stores raise many types
+        logger.warning(
+            "published; what it no longer needs is left to the next run: %s", one_line(error)
+        )
 
 
 def _partition(context: RunContext, name: str) -> Folder:

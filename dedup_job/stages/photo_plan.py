@@ -13,6 +13,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from dedup_job.errors import RejectReason
 from dedup_job.tables import CATALOG_IMAGES, PHOTO_PLAN, PHOTO_REQUESTS, PHOTOS
 
 KEEP_DAYS = 30  # rows that left the catalog are remembered this long
@@ -27,7 +28,11 @@ _KNOWN = [
     "detail",
     "checked_on",
 ]
-_USABLE = "content_sha256 IS NOT NULL AND (has_embedding OR reason IS NOT NULL)"
+# Every reject holds for any model but one: that a model gave no vector says nothing of another.
+_USABLE = (
+    "content_sha256 IS NOT NULL AND "
+    f"((has_embedding AND reason IS NULL) OR reason <> '{RejectReason.BAD_EMBEDDING}')"
+)
 
 
 @dataclass(frozen=True)

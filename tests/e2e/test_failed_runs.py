@@ -10,7 +10,7 @@ from dedup_job.io.lease import acquire_lease, read_lease
 from dedup_job.io.lease_files import create_lease
 from dedup_job.io.manifests import list_runs, newest_published, read_manifest
 from dedup_job.io.storage import open_warehouse
-from dedup_job.nightly import photo_stage
+from dedup_job.nightly import photo_stage, reporting
 from tests.e2e.jobs import read_report, run_job, write_csv
 from tests.e2e.shop import Shop
 from tests.photos import jpeg
@@ -113,6 +113,27 @@ def test_rejects_hold_a_run_back(spark, tmp_path):
         shop.write(), tmp_path / "out", "rejects", gates__max_reject_rate=0.2
     )
     assert result.rows.rejected == 2
+
+
+def test_a_held_run_that_is_started_again_as_it_was_looks_at_the_photos_again(spark, tmp_path):
+    shop, out = shop_of(tmp_path / "shop", 4), tmp_path / "out"
+    (shop.folder / "p0001.jpg").rename(shop.folder / "away.jpg")
+    catalog, strict = shop.write(), EXACT | {"gates__max_reject_rate": 0.2}
+    with pytest.raises(GateError, match="1 of 4 catalog rows were rejected"):
+        run_job(catalog, out, **strict)
+    (shop.folder / "away.jpg").rename(shop.folder / "p0001.jpg")
+    result = run_job(catalog, out, **strict)
+    assert (result.resumed_from, result.rows.rejected) == (None, 0)
+
+
+def test_what_cannot_be_cleaned_up_does_not_fail_a_published_run(spark, tmp_path, monkeypatch):
+    shop, out = shop_of(tmp_path / "shop", 4), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(reporting, "drop_superseded", broken_stage)
+        result = run_job(shop.write(), out, **EXACT)
+    assert read_manifest(open_warehouse(str(out))).run_id == result.run_id
+    run_job(shop.write(), out, **EXACT)
+    assert not (out / "_staging").exists()
 
 
 def test_a_catalog_that_lost_rows_holds_a_run_back(spark, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dedup_job.errors import ConfigError
+from dedup_job.errors import ConfigError, GateError
 from dedup_job.io.manifests import read_manifest
 from dedup_job.io.storage import open_warehouse
 from tests.e2e.jobs import read_report, run_job
@@ -161,6 +161,17 @@ def test_a_delta_adds_and_replaces_and_leaves_the_others_alone(spark, tmp_path):
     after = pairs_of(out), groups_of(out)
     night(shop, tmp_path / "fresh", 2)
     assert after == (pairs_of(tmp_path / "fresh"), groups_of(tmp_path / "fresh"))
+
+
+def test_a_delta_is_judged_by_its_own_rows_and_keeps_the_limits(spark, tmp_path):
+    shop, out = filled(tmp_path / "shop", 12), tmp_path / "out"
+    night(shop, out, 1)
+    shop.rows["sku-0002"] = ("gone.jpg", "")
+    delta = shop.write(["sku-0002"])
+    with pytest.raises(GateError, match="no_photo: none of the 1 catalog rows"):
+        night(delta, out, 2, catalog__mode="delta")
+    with pytest.raises(ConfigError, match=r"cannot change images\.min_side_px"):
+        night(delta, out, 2, catalog__mode="delta", images__min_side_px=40)
 
 
 def test_a_delta_without_a_snapshot_is_refused(spark, tmp_path):

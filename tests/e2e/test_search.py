@@ -1,11 +1,14 @@
 """The search inside a whole run: many small cells, and a recall that is not met."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 import dedup_job.pipeline
 from dedup_job.cli import main
+from dedup_job.io.manifests import read_manifest
+from dedup_job.io.storage import open_warehouse
 from dedup_job.sample.catalog import write_sample_catalog
 from dedup_job.stages.candidates import search_until_recall
 from tests.e2e.jobs import read_report, run_job
@@ -48,8 +51,11 @@ def test_a_missed_recall_publishes_nothing_and_names_the_override(
 
     monkeypatch.setattr(dedup_job.pipeline, "search_until_recall", search_badly)
     warehouse = tmp_path / "warehouse"
-    assert main(["run", "--catalog", str(catalog), "--warehouse", str(warehouse)]) == 3
+    command = ["run", "--catalog", str(catalog), "--warehouse", str(warehouse)]
+    assert main(command) == 3
     err = capsys.readouterr().err.splitlines()[-1]
     assert "candidate recall is 0.500" in err
-    assert "--set candidates.target_recall=0.4950" in err
-    assert [path.name for path in warehouse.iterdir()] == ["_staging"]
+    assert re.search(r"--run-date \d{4}-\d\d-\d\d --accept recall --reason 'TEXT'$", err)
+    assert sorted(path.name for path in warehouse.iterdir()) == ["_runs", "_staging"]
+    assert main([*command, "--accept", "recall", "--reason", "looked at it"]) == 0
+    assert read_manifest(open_warehouse(str(warehouse))).accepted == {"recall": "looked at it"}
