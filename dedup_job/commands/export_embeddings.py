@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dedup_job.errors import ConfigError, DedupError
+from dedup_job.io.embedding_store import EmbeddingStore
 from dedup_job.io.manifests import find_table, read_manifest
 from dedup_job.io.storage import Folder, open_warehouse
-from dedup_job.io.tables import StoredTable, list_table, read_rows
+from dedup_job.io.tables import StoredTable, read_rows
 from dedup_job.tables import CATALOG_IMAGES, IMAGE_EMBEDDINGS
 
 _SCHEMA = pa.schema(
@@ -40,13 +41,11 @@ def export_embeddings(warehouse: str, out: str) -> int:
     folder = open_warehouse(warehouse)
     with _reading(folder):
         manifest = read_manifest(folder)
-        images = read_rows(find_table(folder, manifest, CATALOG_IMAGES.name)).select(
-            ["sku_id", "image_uri", "content_sha256"]
-        )
-        embeddings = list_table(
-            IMAGE_EMBEDDINGS,
-            folder.child(IMAGE_EMBEDDINGS.name, f"model_id={manifest.facts['model_id']}"),
-        )
+        images = read_rows(find_table(folder, manifest, CATALOG_IMAGES.name))
+        # Rows that left the catalog, and rejected contents, are remembered there too.
+        images = images.filter(pc.and_(images["in_catalog"], pc.is_null(images["reason"])))
+        images = images.select(["sku_id", "image_uri", "content_sha256"])
+        embeddings = EmbeddingStore(folder, manifest.facts["model_id"]).stored()
     return _write(_with_embeddings(images, embeddings, folder), Path(out))
 
 

@@ -129,8 +129,9 @@ def write_batches(
 
 def merge_files(stored: StoredTable, folder: Folder) -> StoredTable:
     """Write a table's files, in their order, as one file into another folder. Streams."""
-    folder.create()
-    return StoredTable(stored.table, folder, (_write_file(_stream(stored), stored.table, folder),))
+    tables = read_batches(stored, stored.table.column_names)
+    batches = (batch for rows in tables for batch in rows.to_batches())
+    return StoredTable(stored.table, folder, (write_batches(batches, stored.table, folder),))
 
 
 def list_table(table: Table, folder: Folder) -> StoredTable:
@@ -195,12 +196,6 @@ def _write_partition(
         ],
         schema=_FILE_ARROW,
     )
-
-
-def _stream(stored: StoredTable) -> Iterator[pa.RecordBatch]:
-    for file in stored.files:
-        with stored.folder.open_read(file.name) as stream:
-            yield from pq.ParquetFile(stream).iter_batches(_READ_BATCH_ROWS)
 
 
 def _read_and(

@@ -1,6 +1,5 @@
 """`export-embeddings` against a small warehouse written row by row, without Spark."""
 
-from datetime import date
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -8,31 +7,22 @@ import pytest
 
 from dedup_job.commands.export_embeddings import export_embeddings
 from dedup_job.errors import ConfigError, DedupError
-from dedup_job.io.manifests import RunManifest, describe_table, write_manifest
+from dedup_job.io.manifests import RunManifest, describe_table, point_latest
 from dedup_job.io.storage import Folder
 from dedup_job.io.tables import write_rows
 from dedup_job.tables import CATALOG_IMAGES, IMAGE_EMBEDDINGS
+from tests.unit.warehouses import image
 
 MODEL = "m"
-
-
-def image(sku, sha):
-    row = dict.fromkeys(CATALOG_IMAGES.column_names)
-    return row | {
-        "sku_id": sku,
-        "uri_key": f"key {sku}",
-        "content_sha256": sha,
-        "width": 1,
-        "height": 1,
-        "last_seen": date(2026, 11, 23),
-        "image_uri": f"{sku}.jpg",
-    }
 
 
 @pytest.fixture
 def warehouse(tmp_path):
     folder = Folder(str(tmp_path / "warehouse"))
-    images = [image("A", "x"), image("B", "x"), image("C", "y"), image("D", "z")]
+    contents = {"A": "x", "B": "x", "C": "y", "D": "z"}
+    images = [image(sku, sku, content_sha256=content) for sku, content in contents.items()]
+    images.append(image("left", "left", in_catalog=False))
+    images.append(image("broken", "broken", reason="corrupt", detail="damaged"))
     stored = write_rows(images, CATALOG_IMAGES, folder.child("_state", "catalog_images"))
     for contents in ({"x": 0.0, "y": 1.0}, {"x": 0.0, "z": 2.0, "not in the catalog": 3.0}):
         rows = [{"content_sha256": sha, "embedding": [v]} for sha, v in contents.items()]
@@ -48,7 +38,7 @@ def warehouse(tmp_path):
         facts={"model_id": MODEL},
         tables={CATALOG_IMAGES.name: describe_table(stored, folder)},
     )
-    write_manifest(folder, manifest)
+    point_latest(folder, manifest)
     return folder
 
 
