@@ -10,7 +10,7 @@ from dedup_job.commands.forget import forget
 from dedup_job.io.storage import Folder
 from tests.e2e.test_nights import filled, groups_of, night, pairs_of
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 
 def names(warehouse, sku):

@@ -96,7 +96,7 @@ def night(spark, catalog, config, floor, carried, dim=DIM, threshold=None):
     return outcome, state_of(contents, outcome)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_chain_of_nights_finds_exactly_what_full_searches_find(spark, seed):
     rng = np.random.default_rng(seed)
     everything = [(block, number) for block in BLOCKS for number in range(60)]
@@ -302,6 +302,7 @@ def test_partitions_and_row_order_change_nothing(spark):
     assert found[0] < true_pairs(catalog | {("brand a", n) for n in range(120, 150)}, 0.49)
 
 
+@pytest.mark.slow
 def test_annoy_over_several_nights_agrees_with_full_searches(spark):
     dim, floor, threshold = 32, 0.6, 0.62
     config = CandidatesConfig(
