@@ -66,6 +66,7 @@ def test_a_failed_run_keeps_its_work_and_says_what_happened(
     assert read_manifest(folder).resumed_from["steps"] == list(result.resumed_steps)
 
 
+@pytest.mark.slow
 def test_work_for_other_inputs_is_not_continued(spark, tmp_path, monkeypatch):
     shop, out = shop_of(tmp_path / "shop", 8), tmp_path / "out"
     with monkeypatch.context() as patch:
@@ -126,6 +127,7 @@ def test_a_held_run_that_is_started_again_as_it_was_looks_at_the_photos_again(sp
     assert (result.resumed_from, result.rows.rejected) == (None, 0)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_cleaned_up_does_not_fail_a_published_run(spark, tmp_path, monkeypatch):
     shop, out = shop_of(tmp_path / "shop", 4), tmp_path / "out"
     with monkeypatch.context() as patch:
@@ -136,6 +138,7 @@ def test_what_cannot_be_cleaned_up_does_not_fail_a_published_run(spark, tmp_path
     assert not (out / "_staging").exists()
 
 
+@pytest.mark.slow
 def test_a_catalog_that_lost_rows_holds_a_run_back(spark, tmp_path):
     shop, out = shop_of(tmp_path / "shop", 10), tmp_path / "out"
     run_job(shop.write(), out, run_date="2026-01-01", **EXACT)
@@ -143,17 +146,20 @@ def test_a_catalog_that_lost_rows_holds_a_run_back(spark, tmp_path):
     held_then_accepted(half, out, "row_drop", gates__max_row_drop=0.2)
 
 
+@pytest.mark.slow
 def test_a_group_too_large_holds_a_run_back(spark, tmp_path):
     shop = shop_of(tmp_path / "shop", 20)  # five designs
     held_then_accepted(shop.write(), tmp_path / "out", "largest_group", gates__max_group_size=3)
 
 
+@pytest.mark.slow
 def test_a_night_without_photos_holds_a_run_back(spark, tmp_path):
     catalog = write_csv(tmp_path / "catalog.csv", [{"sku_id": "a", "image_uri": "gone.jpg"}])
     held_then_accepted(catalog, tmp_path / "out", "no_photo")
     assert read_report(tmp_path / "out", "duplicate_groups") == []
 
 
+@pytest.mark.slow
 def test_an_unlikely_move_of_the_grouped_share_holds_a_run_back(spark, tmp_path):
     shop, out = Shop(tmp_path / "shop"), tmp_path / "out"
     for number in range(200):
@@ -174,6 +180,7 @@ def test_an_acceptance_needs_a_known_gate_and_a_reason(tmp_path):
         run_job("c.csv", tmp_path, accept=["row_drop"])
 
 
+@pytest.mark.slow
 def test_keep_runs_deletes_what_is_older_and_nothing_else(spark, tmp_path):
     shop, out = shop_of(tmp_path / "shop", 6), tmp_path / "out"
     ids = [

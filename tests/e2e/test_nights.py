@@ -118,6 +118,7 @@ def test_exactly_what_changed_is_embedded(spark, tmp_path):
     assert night(shop, out, 20).photos.embedded == 0
 
 
+@pytest.mark.slow
 def test_a_file_of_equal_size_and_time_is_trusted_and_a_new_version_is_not(spark, tmp_path):
     shop, out = filled(tmp_path / "shop", 6), tmp_path / "out"
     night(shop, out, 1)
@@ -132,6 +133,7 @@ def test_a_file_of_equal_size_and_time_is_trusted_and_a_new_version_is_not(spark
     assert (result.photos.fetched, result.rows.rejected) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_backfill_does_not_disturb_later_nights(spark, tmp_path):
     shop, out = filled(tmp_path / "shop", 12), tmp_path / "out"
     night(shop, out, 2)
@@ -163,6 +165,7 @@ def test_a_delta_adds_and_replaces_and_leaves_the_others_alone(spark, tmp_path):
     assert after == (pairs_of(tmp_path / "fresh"), groups_of(tmp_path / "fresh"))
 
 
+@pytest.mark.slow
 def test_a_delta_is_judged_by_its_own_rows_and_keeps_the_limits(spark, tmp_path):
     shop, out = filled(tmp_path / "shop", 12), tmp_path / "out"
     night(shop, out, 1)
@@ -180,6 +183,7 @@ def test_a_delta_without_a_snapshot_is_refused(spark, tmp_path):
         night(shop, tmp_path / "out", 1, catalog__mode="delta")
 
 
+@pytest.mark.slow
 def test_a_shadow_run_publishes_nothing_and_says_what_would_change(spark, tmp_path):
     shop, out = filled(tmp_path / "shop", 16), tmp_path / "out"
     first = night(shop, out, 1)
