@@ -8,7 +8,7 @@ a run that was killed continues from its last finished step.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
 from pyspark.sql import DataFrame
@@ -126,7 +126,7 @@ def run(settings: Settings) -> RunResult:
     order = parse_canonical_order(config.catalog.canonical_order)
     parts = plan_catalog(config.catalog)
     model = open_model(config)
-    run_date = config.run_date or datetime.now(UTC).date()
+    run_date = choose_run_date(config)
     if config.catalog.mode == "delta":
         newest = newest_published(warehouse)
         check_delta(newest, run_date, model.manifest.model_id, settings.as_dict())
@@ -138,6 +138,8 @@ def run(settings: Settings) -> RunResult:
             bury_dead_runs(warehouse, run_id)
             spark = open_session()
             memory = recall_runs(spark, warehouse, run_date, is_shadow=config.shadow)
+            if config.catalog.mode == "delta":  # another run may have published meanwhile
+                check_delta(memory.newest, run_date, model.manifest.model_id, settings.as_dict())
             record.base_run_id = memory.base.run_id if memory.base else None
             inputs = digest_inputs(record, config, model, memory)
             is_in_vain = partial(would_be_held_again, warehouse, settings=settings.as_dict())
@@ -148,6 +150,21 @@ def run(settings: Settings) -> RunResult:
             record.context = context
             found = find_duplicates(context, settings, model, memory, order, parts)
             return publish_run(record, context, settings, model.calibration, memory, found)
+
+
+def choose_run_date(config: JobConfig) -> date:
+    """The date to publish: as set, else today in UTC.
+
+    Raises:
+        ConfigError: it lies in the future; every night until then would be a backfill.
+    """
+    today = datetime.now(UTC).date()
+    if config.run_date and config.run_date > today + timedelta(days=1):
+        raise ConfigError(
+            f"run_date: {config.run_date} lies in the future (today is {today} in UTC); "
+            "give --run-date YYYY-MM-DD of a night that has begun"
+        )
+    return config.run_date or today
 
 
 def digest_inputs(record: RunRecord, config: JobConfig, model: Model, memory: Memory) -> str:

@@ -31,7 +31,8 @@ def prune_runs(warehouse: Folder, keep_runs: int) -> list[str]:
     """Keep the newest published runs and delete the others, with what they published.
 
     Runs of one date count once. Runs that failed, were held back or were shadows go when they are
-    older than the oldest run that is kept.
+    older than the oldest run that is kept. Of the run whose group ids a kept one took over, only the
+    partitions go: the kept one may be run again.
 
     Args:
         warehouse: the warehouse.
@@ -47,11 +48,14 @@ def prune_runs(warehouse: Folder, keep_runs: int) -> list[str]:
     kept = [run for run in published if run.run_date in kept_dates]
     if not kept:
         return []
+    # A kept date that is run again takes its group ids from the run before it.
+    bases = {run.base_run_id for run in kept}
     oldest = min(run.started_at for run in kept)
     gone = [
         run
         for run in runs
-        if (run.run_date not in kept_dates if run in published else run.started_at < oldest)
+        if run.run_id not in bases
+        and (run.run_date not in kept_dates if run in published else run.started_at < oldest)
     ]
     stuck = set()
     for run_date in set(dates) - kept_dates:

@@ -91,7 +91,7 @@ def store_state(context: RunContext, memory: Memory, found: Findings) -> dict[st
     images = remember_images(
         found.rows, found.photos, found.carried_rows, memory.catalog_images(), context.run_date
     )
-    pairs = found.outcome.kept_pairs.select(*SCORED_PAIRS.column_names).distinct()
+    pairs = found.outcome.kept_pairs.dropDuplicates(["sha_a", "sha_b"])
     frames = {CATALOG_IMAGES: images, SEARCHED_CONTENTS: found.contents, SCORED_PAIRS: pairs}
     stored = {t: context.store(_spread(frame, found), t) for t, frame in frames.items()}
     return {t.name: _never_empty(context, one) for t, one in stored.items()}

@@ -67,6 +67,9 @@ def publish_run(
     with context.stage("reports"):
         reports = store_reports(context, calibration, memory, found)
         embeddings = store_new_embeddings(context, found, store)
+        context.lease.check()
+        # Before the audit: what a gate holds back need not be embedded again, whatever changes.
+        store.append(embeddings, context.run_id)
         is_newest = not settings.config.shadow and not _is_backfill(context, memory)
         state = store_state(context, memory, found) if is_newest else {}
         rows = count_rows(found, reports)
@@ -82,7 +85,7 @@ def publish_run(
     reports[RUNS.name] = store_rows(context, [run_row], RUNS)
     reports[RUN_METRICS.name] = store_rows(context, metrics, RUN_METRICS)
     keep_runs = None if record.is_shadow else settings.config.keep_runs
-    _publish(record, context, reports, state, embeddings, store, keep_runs)
+    _publish(record, context, reports, state, keep_runs)
     return result
 
 
@@ -91,15 +94,12 @@ def _publish(
     context: RunContext,
     reports: Mapping[str, StoredTable],
     state: Mapping[str, StoredTable],
-    embeddings: StoredTable,
-    store: EmbeddingStore,
     keep_runs: int | None,
 ) -> None:
     """Files that no reader looks at first, then what all readers see, then the manifest."""
     warehouse, is_shadow = context.warehouse, record.is_shadow
     context.lease.check()
     tables = store_run_tables(reports, warehouse, context.run_id)
-    store.append(embeddings, context.run_id)
     tables |= publish_state(state, warehouse, context.run_id)
     if not is_shadow:
         for name in reports:
@@ -107,11 +107,12 @@ def _publish(
             place_partition(tables[name], _partition(context, name))
     reach("before_manifest")
     context.lease.check()
-    record.status = "shadow" if is_shadow else "published"
+    status = "shadow" if is_shadow else "published"
     manifest = record.manifest(
-        record.status, {name: describe_table(one, warehouse) for name, one in tables.items()}
+        status, {name: describe_table(one, warehouse) for name, one in tables.items()}
     )
     write_manifest(warehouse, manifest)
+    record.status = status
     if not is_shadow:
         point_latest(warehouse, manifest)
     reach("after_manifest")

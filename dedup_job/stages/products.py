@@ -81,12 +81,17 @@ def _decode(encoded: Iterable[str]) -> Iterator[list[str | None]]:
     return (json.loads(text or "[]") for text in encoded)
 
 
+def _first_listed(by_id: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The SKU that stands first in the catalog; a delta and the rows it leaves may share positions."""
+    return by_id[min(by_id, key=lambda sku_id: (by_id[sku_id]["position"], sku_id))]
+
+
 def _product_row(product: dict[str, Any], order: tuple[OrderColumn, ...]) -> dict[str, object]:
     by_id = {sku["sku_id"]: sku for sku in product["skus"]}
     best = rank_survivors(
         [Candidate(id_, sku["n_pixels"], sku["order_values"]) for id_, sku in by_id.items()], order
     )[0]
-    chosen, first = by_id[best.sku_id], min(by_id.values(), key=lambda sku: sku["position"])
+    chosen, first = by_id[best.sku_id], _first_listed(by_id)
     return {
         "block": product["block"],
         "product": product["product"],

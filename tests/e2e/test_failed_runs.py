@@ -180,6 +180,12 @@ def test_an_acceptance_needs_a_known_gate_and_a_reason(tmp_path):
         run_job("c.csv", tmp_path, accept=["row_drop"])
 
 
+def test_a_date_in_the_future_is_refused(tmp_path):
+    shop = shop_of(tmp_path / "shop", 1)
+    with pytest.raises(ConfigError, match="2126-01-02 lies in the future"):
+        run_job(shop.write(), tmp_path / "out", run_date="2126-01-02")
+
+
 @pytest.mark.slow
 def test_keep_runs_deletes_what_is_older_and_nothing_else(spark, tmp_path):
     shop, out = shop_of(tmp_path / "shop", 6), tmp_path / "out"
@@ -189,12 +195,15 @@ def test_keep_runs_deletes_what_is_older_and_nothing_else(spark, tmp_path):
     ]
     last = run_job(shop.write(), out, run_date="2026-01-04", keep_runs=2, **EXACT)
     folder = open_warehouse(str(out))
-    assert [run.run_id for run in list_runs(folder)] == [ids[2], last.run_id]
+    # The run before the oldest one that is kept stays as its base, out of sight of who globs.
+    assert [run.run_id for run in list_runs(folder)] == [ids[1], ids[2], last.run_id]
     dates = sorted(path.name for path in (out / "duplicate_pairs").iterdir())
     assert dates == ["run_date=2026-01-03", "run_date=2026-01-04"]
     assert sorted(path.name for path in (out / "_runs").iterdir() if path.is_dir()) == sorted(
-        ["lease", ids[2], last.run_id]
+        ["lease", ids[1], ids[2], last.run_id]
     )
+    again = run_job(shop.write(), out, run_date="2026-01-03", **EXACT)
+    assert (again.base_run_id, again.changes) == (ids[1], {})
     assert read_report(out, "duplicate_groups")
 
 
