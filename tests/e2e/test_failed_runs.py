@@ -116,6 +116,7 @@ def test_rejects_hold_a_run_back(spark, tmp_path):
     assert result.rows.rejected == 2
 
 
+@pytest.mark.slow
 def test_a_held_run_that_is_started_again_as_it_was_looks_at_the_photos_again(spark, tmp_path):
     shop, out = shop_of(tmp_path / "shop", 4), tmp_path / "out"
     (shop.folder / "p0001.jpg").rename(shop.folder / "away.jpg")

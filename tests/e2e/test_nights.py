@@ -83,7 +83,7 @@ def test_an_unchanged_night_fetches_and_embeds_nothing_and_changes_nothing(spark
     assert {row["is_new"] for row in read_report(out, "duplicate_pairs")} == {False}
 
 
-@pytest.mark.parametrize(("seed", "n_nights"), [(1, 3), pytest.param(2, 6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("seed", "n_nights"), [(1, 2), pytest.param(2, 6, marks=pytest.mark.slow)])
 def test_random_histories_end_where_a_first_run_would(spark, tmp_path, seed, n_nights):
     shop, out = filled(tmp_path / "shop", 20, seed), tmp_path / "out"
     night(shop, out, 1)
@@ -101,6 +101,7 @@ def test_random_histories_end_where_a_first_run_would(spark, tmp_path, seed, n_n
         assert replay(before, read_report(out, "group_changes")) == members_by_id(out)
 
 
+@pytest.mark.slow
 def test_exactly_what_changed_is_embedded(spark, tmp_path):
     shop, out = filled(tmp_path / "shop"), tmp_path / "out"
     night(shop, out, 1)
@@ -150,6 +151,7 @@ def test_a_backfill_does_not_disturb_later_nights(spark, tmp_path):
     assert members_by_id(out) == late
 
 
+@pytest.mark.slow
 def test_a_delta_adds_and_replaces_and_leaves_the_others_alone(spark, tmp_path):
     shop, out = filled(tmp_path / "shop", 16), tmp_path / "out"
     night(shop, out, 1)
@@ -198,6 +200,7 @@ def test_a_shadow_run_publishes_nothing_and_says_what_would_change(spark, tmp_pa
     assert sum(shadow.changes.values()) > 0
 
 
+@pytest.mark.slow
 def test_the_first_night_of_all_creates_every_group(spark, tmp_path):
     shop, out = filled(tmp_path / "shop", 16), tmp_path / "out"
     result = night(shop, out, 1)
@@ -207,6 +210,7 @@ def test_the_first_night_of_all_creates_every_group(spark, tmp_path):
     assert replay({}, changes) == members_by_id(out)
 
 
+@pytest.mark.slow
 def test_a_night_without_duplicates_publishes_an_empty_partition(spark, tmp_path):
     shop, out = Shop(tmp_path / "shop"), tmp_path / "out"
     for design in range(4):
