@@ -102,7 +102,7 @@ def test_a_rerun_of_the_date_replaces_it_and_a_night_without_groups_empties_it(s
     run_job(one_row, tmp_path / "warehouse", run_date="2026-01-03")
     assert len(list(folder.iterdir())) == 2
     assert read_manifest(open_warehouse(str(tmp_path / "warehouse"))).run_date == "2026-01-03"
-    assert not list((tmp_path / "warehouse" / "_staging").iterdir())
+    assert not (tmp_path / "warehouse" / "_staging").exists()
 
 
 @pytest.mark.training

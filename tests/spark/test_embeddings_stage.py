@@ -71,15 +71,17 @@ def test_a_placeholder_of_one_block_is_compared_in_another(usable, placeholders)
     assert rows.count() == usable.count() - (MAX_SKUS + 1) - (MAX_SKUS + 2)
 
 
-def test_every_row_has_one_origin_and_each_compared_content_is_embedded_once(usable, placeholders):
-    counted = {
-        row["origin"]: row["count"] for row in count_rows_by_origin(usable, placeholders).collect()
-    }
-    assert counted == {
-        "embedded": 3,
+@pytest.mark.parametrize("embedded", [["one each", "soon", "sizes"], ["soon"], []])
+def test_every_row_has_one_origin(spark, usable, placeholders, embedded):
+    tonight = spark.createDataFrame([(sha,) for sha in embedded], "content_sha256 string")
+    rows = count_rows_by_origin(usable, placeholders, tonight).collect()
+    expected = {
+        "embedded": len(embedded),
+        "reused": 3 - len(embedded),
         "placeholder": 2 * MAX_SKUS + 3,
         "shared_content": usable.count() - 3 - (2 * MAX_SKUS + 3),
     }
+    assert {row["origin"]: row["count"] for row in rows} == {k: n for k, n in expected.items() if n}
 
 
 def test_the_report_has_one_row_per_content(placeholders):
