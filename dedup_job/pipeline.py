@@ -43,7 +43,7 @@ from dedup_job.nightly.photo_stage import Model, read_photos
 from dedup_job.nightly.record import RunRecord, blaming_a_lost_lease, name_run
 from dedup_job.nightly.report_tables import Findings
 from dedup_job.nightly.reporting import publish_run
-from dedup_job.nightly.results import PhotoCounts, RunResult, Search
+from dedup_job.nightly.results import PhotoCounts, RunResult
 from dedup_job.settings import Settings
 from dedup_job.stages.candidates import SearchOutcome, count_cosines, search_until_recall
 from dedup_job.stages.catalog import (
@@ -91,7 +91,8 @@ class Catalog:
     n_rows: int
     rows: DataFrame
     rejects: DataFrame
-    carried: DataFrame | None
+    carried: DataFrame | None = None
+    n_carried: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,15 +196,16 @@ def find_duplicates(
     catalog = take_catalog(context, config, parts, memory)
     photos = embed_photos(context, settings, model, catalog, memory)
     photo_rows, contents = select_contents(context, photos)
-    search, outcome = find_candidates(context, config, model, contents, memory)
-    grouping = group(context, config, order, photo_rows, contents, search, outcome.pairs, memory)
+    floor, outcome = find_candidates(context, config, model, contents, memory)
+    grouping = group(context, config, order, photo_rows, contents, outcome, memory)
     return Findings(
         n_catalog_rows=catalog.n_rows,
         photo_counts=photos.counts,
-        search=search,
+        floor_cosine=floor,
         outcome=outcome,
         rows=catalog.rows,
         carried_rows=catalog.carried,
+        n_carried_rows=catalog.n_carried,
         photos=photos.photos,
         usable=photos.usable,
         catalog_rejects=catalog.rejects,
@@ -236,12 +238,12 @@ def take_catalog(
         rows, rejects = accepted_rows(classified), rejected_rows(classified)
         images = memory.catalog_images()
         if config.catalog.mode == "snapshot" or images is None:
-            return Catalog(base, stored.n_rows, rows, rejects, None)
+            return Catalog(base, stored.n_rows, rows, rejects)
         mentioned = classified.where("sku_id IS NOT NULL")
         kept = context.materialise(carried_rows(images, mentioned), CATALOG_IMAGES)
         n_kept = kept.count()
         logger.info("catalog: %d rows of SKUs that the delta does not mention", n_kept)
-        return Catalog(base, stored.n_rows + n_kept, rows, rejects, kept)
+        return Catalog(base, stored.n_rows + n_kept, rows, rejects, kept, n_kept)
 
 
 def embed_photos(
@@ -288,8 +290,12 @@ def select_contents(context: RunContext, photos: Photos) -> tuple[DataFrame, Dat
 
 def find_candidates(
     context: RunContext, config: JobConfig, model: Model, contents: DataFrame, memory: Memory
-) -> tuple[Search, SearchOutcome]:
-    """Search pairs, solve the threshold for this catalog, measure recall there."""
+) -> tuple[float, SearchOutcome]:
+    """Search pairs, solve the threshold for this catalog, measure recall there.
+
+    Returns:
+        The cosine from which pairs were searched, and what came of it.
+    """
     with context.stage("candidates"):
         plan = plan_cells(contents, config.candidates)
         size = CatalogSize(plan.n_contents, plan.n_comparisons, config.match.look_alikes_per_sku)
@@ -313,7 +319,7 @@ def find_candidates(
             plan,
             memory.carried(model.manifest.model_id, config),
         )
-        return Search(floor, outcome.threshold, outcome.estimate, outcome.effort, size), outcome
+        return floor, outcome
 
 
 def choose_threshold(
@@ -335,18 +341,17 @@ def group(
     order: tuple[OrderColumn, ...],
     photo_rows: DataFrame,
     contents: DataFrame,
-    search: Search,
-    photo_pairs: DataFrame,
+    outcome: SearchOutcome,
     memory: Memory,
 ) -> Grouping:
     """From photo pairs to product pairs to groups with a survivor."""
     with context.stage("groups"):
-        min_cosine = search.threshold.min_cosine
+        min_cosine = outcome.threshold.min_cosine
         products = context.materialise(represent_products(photo_rows, order), PRODUCTS)
         matched = match_products(
             products,
             photo_rows,
-            photo_pairs,
+            outcome.pairs,
             min_cosine=min_cosine,
             sku_match=config.match.sku_match,
         )

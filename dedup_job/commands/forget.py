@@ -30,8 +30,8 @@ from dedup_job.commands.maintenance import Maintenance, delete_unfinished_work, 
 from dedup_job.errors import ConfigError, DedupError
 from dedup_job.io.content_merge import is_sorted_file
 from dedup_job.io.embedding_store import EmbeddingStore, embedding_stores
-from dedup_job.io.manifests import LATEST, MANIFEST_FORMAT, RUNS_FOLDER
-from dedup_job.io.storage import Folder, open_warehouse
+from dedup_job.io.manifests import LATEST, MANIFEST_FORMAT
+from dedup_job.io.storage import RUNS_FOLDER, STATE_FOLDER, Folder, open_warehouse
 from dedup_job.io.tables import StoredTable, TableFile, list_table, read_batches, write_batches
 from dedup_job.tables import (
     CATALOG_IMAGES,
@@ -44,7 +44,6 @@ from dedup_job.tables import (
 )
 
 logger = logging.getLogger("dedup_job")
-_STATE_FOLDER = "_state"
 _TABLES = {table.name: table for table in (*REPORT_TABLES, *STATE_TABLES)}
 _ERASED = "[forgotten]"
 # Parts of a manifest that are sentences for people; they may name a SKU.
@@ -291,7 +290,7 @@ def _delete_unnamed(warehouse: Folder, documents: Documents) -> None:
         for entry in document["tables"].values()
         for file in entry["files"]
     }
-    runs, state = warehouse.child(RUNS_FOLDER), warehouse.child(_STATE_FOLDER)
+    runs, state = warehouse.child(RUNS_FOLDER), warehouse.child(STATE_FOLDER)
     folders = [runs.child(run, t) for run in runs.folder_names() for t in _TABLES]
     for folder in [*folders, *(state.child(name) for name in state.folder_names())]:
         for name in folder.file_names():

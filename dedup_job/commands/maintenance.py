@@ -8,10 +8,8 @@ from datetime import UTC, datetime
 
 from dedup_job.errors import DedupError
 from dedup_job.io.lease import Lease, acquire_lease
-from dedup_job.io.manifests import RUNS_FOLDER
-from dedup_job.io.storage import Folder
+from dedup_job.io.storage import RUNS_FOLDER, STAGING_FOLDER, Folder
 
-_STAGING = "_staging"  # as the nightly run's
 _LEASE_TTL_S = 120.0
 
 
@@ -45,20 +43,20 @@ def maintain(warehouse: Folder, what: str) -> Iterator[Maintenance]:
     if not warehouse.child(RUNS_FOLDER).file_names():
         raise DedupError(f"{warehouse.uri} holds no run; give the --warehouse of one")
     work_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{what}-{uuid.uuid4().hex[:6]}"
-    staging = warehouse.child(_STAGING, work_id)
+    staging = warehouse.child(STAGING_FOLDER, work_id)
     with acquire_lease(warehouse, work_id, _LEASE_TTL_S) as lease:
         try:
             yield Maintenance(work_id, lease, staging)
         finally:
             staging.delete()
-            root = warehouse.child(_STAGING)
+            root = warehouse.child(STAGING_FOLDER)
             if root.is_local and not root.folder_names():
                 root.delete()
 
 
 def delete_unfinished_work(warehouse: Folder, except_for: Folder) -> None:
     """Delete what runs that died left to continue from: it counts on embeddings that must go."""
-    for name in warehouse.child(_STAGING).folder_names():
-        folder = warehouse.child(_STAGING, name)
+    for name in warehouse.child(STAGING_FOLDER).folder_names():
+        folder = warehouse.child(STAGING_FOLDER, name)
         if folder != except_for:
             folder.delete()

@@ -51,11 +51,12 @@ def show_runs(warehouse: str, keep_runs: int | None = None, as_json: bool = Fals
             gone = prune_runs(folder, keep_runs)
         if not as_json:
             print(f"deleted {len(gone)} runs")
-    published = [run for run in list_runs(folder) if run.status == "published"]
+    runs = list_runs(folder)
+    published = [run for run in runs if run.status == "published"]
     newest = {run.run_date: run for run in sorted(published, key=lambda run: run.order)}
     owner = read_lease(folder)
     lines = []
-    for run in list_runs(folder):
+    for run in runs:
         status = _status(run, newest.get(run.run_date), owner)
         if status in ("published", "superseded") and not has_data(folder, run):
             status = "deleted"

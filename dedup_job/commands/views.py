@@ -12,8 +12,8 @@ from pyspark.sql import SparkSession
 
 from dedup_job.errors import ConfigError
 from dedup_job.io.latest import read_latest
-from dedup_job.io.manifests import LATEST, RUNS_FOLDER
-from dedup_job.io.storage import Folder, open_warehouse
+from dedup_job.io.manifests import LATEST
+from dedup_job.io.storage import RUNS_FOLDER, Folder, open_warehouse
 from dedup_job.tables import DUPLICATE_GROUPS, DUPLICATE_PAIRS, GROUP_CHANGES, Table
 
 VIEWS: dict[str, Table] = {

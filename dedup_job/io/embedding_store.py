@@ -6,7 +6,6 @@ nobody reads.
 """
 
 import json
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 
@@ -15,7 +14,6 @@ from dedup_job.io.storage import Folder
 from dedup_job.io.tables import StoredTable, TableFile, list_table
 from dedup_job.tables import IMAGE_EMBEDDINGS
 
-logger = logging.getLogger("dedup_job")
 INDEX = "_index.json"
 _FORMAT = 1
 _PREFIX = "model_id="
@@ -94,10 +92,7 @@ class EmbeddingStore:
     def delete_strays(self) -> None:
         """Delete them. What cannot be deleted is told; the next time finds it again."""
         for name in self.strays():
-            try:
-                self.folder.delete_file(name)
-            except Exception as error:  # stores raise many types; the store itself is in order
-                logger.warning("could not delete %s: %s", self.folder.path(name), error)
+            self.folder.try_delete_file(name)
 
     def delete(self) -> None:
         """Delete the model's embeddings; half way through, what counts is none of them."""

@@ -5,11 +5,11 @@ from datetime import date
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
 from dedup_job.io.manifests import find_table, read_manifest
 from dedup_job.io.storage import Folder
+from dedup_job.io.tables import read_batches
 from dedup_job.tables import Table
 
 _BATCH_ROWS = 4_096
@@ -39,9 +39,7 @@ def _read(
         manifest = read_manifest(warehouse)
         run_date = pa.scalar(date.fromisoformat(manifest.run_date))
         stored = find_table(warehouse, manifest, table.name)
-        for file in stored.files:
-            with stored.folder.open_read(file.name) as stream:
-                for rows in pq.ParquetFile(stream).iter_batches(_BATCH_ROWS):
-                    columns = [rows.column(name) for name in table.column_names]
-                    dates = pa.repeat(run_date, rows.num_rows)
-                    yield pa.RecordBatch.from_arrays([dates, *columns], schema=schema)
+        for rows in read_batches(stored, table.column_names, _BATCH_ROWS):
+            for batch in rows.to_batches():
+                dates = pa.repeat(run_date, batch.num_rows)
+                yield pa.RecordBatch.from_arrays([dates, *batch.columns], schema=schema)

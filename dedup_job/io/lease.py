@@ -28,11 +28,12 @@ from dedup_job.io.lease_files import (
     write_beat,
 )
 from dedup_job.io.processes import process_mark
-from dedup_job.io.storage import Folder
+from dedup_job.io.storage import RUNS_FOLDER, Folder
 
 logger = logging.getLogger("dedup_job")
 Clock = Callable[[], datetime]
 
+_LEASE_FOLDER = "lease"
 _BEATS_PER_TTL = 4
 # An owner counts itself silent sooner than others do, by as much as clocks of hosts may differ.
 _SILENT_SHARE_OF_TTL = 0.75
@@ -175,7 +176,7 @@ def acquire_lease(warehouse: Folder, run_id: str, ttl_s: float, clock: Clock = _
         WarehouseBusy: another run holds it.
         DedupError: the warehouse cannot be written, its lease not be read, or its store locks nothing.
     """
-    folder = warehouse.child("_runs", "lease")
+    folder = warehouse.child(RUNS_FOLDER, _LEASE_FOLDER)
     try:
         folder.create()
         for _ in range(_ATTEMPTS):
@@ -205,7 +206,7 @@ def read_lease(warehouse: Folder) -> LeaseOwner | None:
     Raises:
         DedupError: its file cannot be understood.
     """
-    folder = warehouse.child("_runs", "lease")
+    folder = warehouse.child(RUNS_FOLDER, _LEASE_FOLDER)
     for _ in range(_ATTEMPTS):
         newest = newest_generation(folder)
         owner = read_owner(folder, newest)

@@ -6,20 +6,19 @@ newest published one and the only thing a reader needs: it names every file with
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
 from typing import Any
 
 from dedup_job.errors import DedupError
-from dedup_job.io.storage import Folder
+from dedup_job.io.storage import RUNS_FOLDER, Folder
 from dedup_job.io.tables import StoredTable, TableFile
-from dedup_job.tables import REPORT_TABLES, STATE_TABLES
+from dedup_job.tables import REPORT_TABLES, STATE_TABLES, Table
 
 logger = logging.getLogger("dedup_job")
 MANIFEST_FORMAT = 2
-RUNS_FOLDER = "_runs"
 LATEST = "latest.json"
 _READERS = 16
 _TABLES = {table.name: table for table in (*REPORT_TABLES, *STATE_TABLES)}
@@ -90,6 +89,15 @@ def describe_table(stored: StoredTable, warehouse: Folder) -> dict[str, Any]:
     }
 
 
+def described_table(table: Table, warehouse: Folder, entry: Mapping[str, Any]) -> StoredTable:
+    """The stored table that `describe_table` described; keys of later versions are passed over."""
+    files = tuple(
+        TableFile(file["name"], file["n_rows"], file["n_bytes"], file["sha256"])
+        for file in entry["files"]
+    )
+    return StoredTable(table, warehouse.child(entry["folder"]), files)
+
+
 def write_manifest(warehouse: Folder, manifest: RunManifest) -> None:
     """Write a run's own manifest."""
     warehouse.child(RUNS_FOLDER).replace_bytes(f"{manifest.run_id}.json", _dump(manifest))
@@ -132,6 +140,10 @@ def read_manifest(warehouse: Folder, run_id: str | None = None) -> RunManifest:
             f"{warehouse.uri} holds no {what}; publish one with: "
             f"dedup-job run --catalog CATALOG --warehouse {warehouse.uri}"
         )
+    return _parse(warehouse, name, data)
+
+
+def _parse(warehouse: Folder, name: str, data: bytes) -> RunManifest:
     try:
         content = json.loads(data)
         if content["format"] > MANIFEST_FORMAT:
@@ -147,9 +159,8 @@ def read_manifest(warehouse: Folder, run_id: str | None = None) -> RunManifest:
 
 def newest_published(warehouse: Folder) -> RunManifest | None:
     """The run that `latest.json` names, or None before the first one."""
-    if warehouse.child(RUNS_FOLDER).read_bytes(LATEST) is None:
-        return None
-    return read_manifest(warehouse)
+    data = warehouse.child(RUNS_FOLDER).read_bytes(LATEST)
+    return None if data is None else _parse(warehouse, LATEST, data)
 
 
 def list_runs(warehouse: Folder) -> list[RunManifest]:
@@ -194,11 +205,7 @@ def find_table(warehouse: Folder, manifest: RunManifest, name: str) -> StoredTab
             f"run {manifest.run_id} ({manifest.status}) has no table {name!r}; it has: "
             f"{', '.join(sorted(manifest.tables)) or 'none'}"
         )
-    files = tuple(
-        TableFile(file["name"], file["n_rows"], file["n_bytes"], file["sha256"])
-        for file in entry["files"]
-    )
-    return StoredTable(_TABLES[name], warehouse.child(entry["folder"]), files)
+    return described_table(_TABLES[name], warehouse, entry)
 
 
 def _read_or_warn(warehouse: Folder, run_id: str) -> RunManifest | None:

@@ -4,17 +4,13 @@ The files a manifest names never change. What readers see who glob `run_date=*/*
 files once more, each put in place in one step.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dedup_job.io.manifests import RUNS_FOLDER, newest_published
-from dedup_job.io.storage import Folder
+from dedup_job.io.manifests import newest_published
+from dedup_job.io.storage import RUNS_FOLDER, STATE_FOLDER, Folder
 from dedup_job.io.tables import StoredTable, TableFile, merge_files
 from dedup_job.tables import STATE_TABLES
-
-logger = logging.getLogger("dedup_job")
-STATE_FOLDER = "_state"
 
 
 def store_run_tables(
@@ -73,7 +69,7 @@ def delete_outdated_state(warehouse: Folder) -> None:
         named = {file["name"] for file in entry["files"]}
         for name in folder.file_names():
             if name not in named:
-                _delete(folder, name)
+                folder.try_delete_file(name)
 
 
 def _move(table: StoredTable, target: Folder, prefix: str) -> StoredTable:
@@ -84,10 +80,3 @@ def _move(table: StoredTable, target: Folder, prefix: str) -> StoredTable:
         target.move_in(table.folder, file.name, name)
         files.append(replace(file, name=name))
     return StoredTable(table.table, target, tuple(files))
-
-
-def _delete(folder: Folder, name: str) -> None:
-    try:
-        folder.delete_file(name)
-    except Exception as error:  # the run is published; a left-over file is no failure
-        logger.warning("could not delete %s: %s", folder.path(name), error)

@@ -10,16 +10,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from dedup_job.errors import one_line
 from dedup_job.io.manifests import (
-    RUNS_FOLDER,
     RunManifest,
-    has_data,
     list_runs,
     newest_published,
     write_manifest,
 )
-from dedup_job.io.storage import Folder
+from dedup_job.io.storage import RUNS_FOLDER, Folder
 from dedup_job.tables import REPORT_TABLES
 
 logger = logging.getLogger("dedup_job")
@@ -60,12 +57,12 @@ def prune_runs(warehouse: Folder, keep_runs: int) -> list[str]:
     stuck = set()
     for run_date in set(dates) - kept_dates:
         folders = [warehouse.child(table.name, f"run_date={run_date}") for table in REPORT_TABLES]
-        if not all([_delete(folder) for folder in folders]):
+        if not all([folder.try_delete() for folder in folders]):
             stuck.add(run_date)
     deleted = []
     for run in gone:
         is_stuck = run in published and run.run_date in stuck
-        if _delete(warehouse.child(RUNS_FOLDER, run.run_id)) and not is_stuck:
+        if warehouse.child(RUNS_FOLDER, run.run_id).try_delete() and not is_stuck:
             warehouse.child(RUNS_FOLDER).delete_file(f"{run.run_id}.json")
             deleted.append(run.run_id)
     return deleted
@@ -76,6 +73,7 @@ def drop_superseded(warehouse: Folder) -> None:
 
     Their manifests stay: they are the history.
     """
+    with_data = set(warehouse.child(RUNS_FOLDER).folder_names())
     by_date: dict[str, list[RunManifest]] = {}
     for run in list_runs(warehouse):
         if run.status == "published":
@@ -84,8 +82,8 @@ def drop_superseded(warehouse: Folder) -> None:
         ordered = sorted(runs, key=lambda run: run.order)
         for run, successor in pairwise(ordered):
             ended = datetime.fromisoformat(successor.finished_at)
-            if datetime.now(UTC) - ended > _GRACE and has_data(warehouse, run):
-                _delete(warehouse.child(RUNS_FOLDER, run.run_id))
+            if datetime.now(UTC) - ended > _GRACE and run.run_id in with_data:
+                warehouse.child(RUNS_FOLDER, run.run_id).try_delete()
 
 
 def bury_dead_runs(warehouse: Folder, run_id: str) -> None:
@@ -97,19 +95,11 @@ def bury_dead_runs(warehouse: Folder, run_id: str) -> None:
         warehouse: the warehouse.
         run_id: the run that holds the lease.
     """
+    with_data = set(warehouse.child(RUNS_FOLDER).folder_names())
     for run in list_runs(warehouse):
-        if run.status == "running" and run.run_id != run_id:
+        is_dead = run.status == "running" and run.run_id != run_id
+        if run.run_id in with_data and (is_dead or run.status in ("failed", "held")):
+            warehouse.child(RUNS_FOLDER, run.run_id).try_delete()
+        if is_dead:
             logger.info("run %s died: it ended without a word", run.run_id)
-            _delete(warehouse.child(RUNS_FOLDER, run.run_id))
             write_manifest(warehouse, replace(run, status="died", error=_DEATH))
-        elif run.status in ("failed", "held"):
-            _delete(warehouse.child(RUNS_FOLDER, run.run_id))
-
-
-def _delete(folder: Folder) -> bool:
-    try:
-        folder.delete()
-    except Exception as error:  # tomorrow's pruning finds it again
-        logger.warning("could not delete %s: %s", folder.uri, one_line(error))
-        return False
-    return True

@@ -4,18 +4,23 @@ Warehouse and staging go through here on the driver and on executors alike, so t
 serves a laptop and S3 (the pip-installed Spark carries no object-store jars).
 """
 
+import logging
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from dedup_job.errors import ConfigError, DedupError
+from dedup_job.errors import ConfigError, DedupError, one_line
 from dedup_job.io.object_store import error_code, open_object_store
 
+logger = logging.getLogger("dedup_job")
+# What a warehouse holds beside its report tables; see docs/architecture.md.
+RUNS_FOLDER, STATE_FOLDER, STAGING_FOLDER = "_runs", "_state", "_staging"
 _EXISTS_CODES = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs"}  # as written -> as the store is opened
 
@@ -159,6 +164,14 @@ class Folder:
         except FileNotFoundError:
             return
 
+    def try_delete(self) -> bool:
+        """Delete the folder; what cannot be deleted is told, and stays for the next clean-up."""
+        return _tried(self.delete, self.uri)
+
+    def try_delete_file(self, name: str) -> bool:
+        """Delete one file; as `try_delete`."""
+        return _tried(lambda: self.delete_file(name), self.path(name))
+
     def _filesystem(self) -> Any:
         if self.is_local:
             return fsspec.filesystem("file")
@@ -168,6 +181,15 @@ class Folder:
                 f"{self.uri}: scheme {scheme!r} is not supported; use a path, s3:// or gs://"
             )
         return open_object_store(_SCHEMES[scheme])
+
+
+def _tried(delete: Callable[[], None], what: str) -> bool:
+    try:
+        delete()
+    except Exception as error:  # stores raise many types; clutter fails nothing
+        logger.warning("could not delete %s: %s", what, one_line(error))
+        return False
+    return True
 
 
 def _write_durably(path: Path, data: bytes) -> None:

@@ -51,11 +51,11 @@ def audit_run(
         else "",
         n_grouped=result.n_grouped_skus,
         recall=result.candidate_recall,
-        n_trees=found.search.effort.n_trees,
+        n_trees=found.outcome.effort.n_trees,
         min_cosine=result.min_cosine,
         model_id=model_id,
         last=last_run(memory.base.facts) if memory.base else None,
-        n_carried=found.carried_rows.count() if found.carried_rows is not None else 0,
+        n_carried=found.n_carried_rows,
     )
     verdicts = audit(figures, settings.config)
     record.gates = as_manifest(verdicts)

@@ -9,15 +9,15 @@ warehouse's lease opens journals, so every other one belongs to a run that is ov
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from dedup_job.io.storage import Folder
-from dedup_job.io.tables import StoredTable, TableFile
+from dedup_job.io.manifests import describe_table, described_table
+from dedup_job.io.storage import STAGING_FOLDER, Folder
+from dedup_job.io.tables import StoredTable
 from dedup_job.tables import Table
 
 logger = logging.getLogger("dedup_job")
-STAGING_FOLDER = "_staging"
 _FILE = "journal.json"
 _FORMAT = 1
 
@@ -52,19 +52,15 @@ class Journal:
         entry = self.steps.get(step)
         if entry is None:
             return None
-        folder = self.warehouse.child(entry["folder"])
-        files = tuple(TableFile(**file) for file in entry["files"])
-        if not {file.name for file in files} <= set(folder.file_names()):
+        stored = described_table(table, self.warehouse, entry)
+        if not {file.name for file in stored.files} <= set(stored.folder.file_names()):
             return None
         self.reused.append(step)
-        return StoredTable(table, folder, files)
+        return stored
 
     def record(self, step: str, stored: StoredTable) -> None:
         """Keep a finished step; on return it survives a crash."""
-        self.steps[step] = {
-            "folder": stored.folder.uri.removeprefix(self.warehouse.uri).strip("/"),
-            "files": [asdict(file) for file in stored.files],
-        }
+        self.steps[step] = describe_table(stored, self.warehouse)
         self._write()
 
     def _write(self) -> None:
@@ -111,7 +107,7 @@ def open_journal(
         journal._write()
     for name in others:
         if name not in needed:
-            _delete(root.child(name))
+            root.child(name).try_delete()
     return journal
 
 
@@ -122,16 +118,9 @@ def delete_staging(warehouse: Folder) -> None:
     """
     root = warehouse.child(STAGING_FOLDER)
     for name in root.folder_names():
-        _delete(root.child(name))
+        root.child(name).try_delete()
     if root.is_local:
-        _delete(root)
-
-
-def _delete(folder: Folder) -> None:
-    try:
-        folder.delete()
-    except Exception as error:  # stores raise many types; the run's own outcome stands
-        logger.warning("could not delete %s (%s): delete it by hand", folder.uri, error)
+        root.try_delete()
 
 
 def _read(folder: Folder) -> dict[str, Any] | None:

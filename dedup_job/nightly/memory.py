@@ -12,14 +12,14 @@ from datetime import date
 from pyspark.sql import DataFrame, SparkSession
 
 from dedup_job.config import JobConfig
-from dedup_job.errors import ConfigError
+from dedup_job.errors import ConfigError, DedupError
 from dedup_job.io.manifests import (
     RunManifest,
     find_table,
     last_published_before,
-    list_runs,
     newest_published,
     published_for,
+    read_manifest,
 )
 from dedup_job.io.storage import Folder
 from dedup_job.io.tables import read_table
@@ -130,11 +130,11 @@ def would_be_held_again(
         run_id: the run whose work could be continued.
         settings: tonight's, as a manifest keeps them.
     """
-    return any(
-        run.status == "held" and not changed(run, settings, ("gates.", "accept"))
-        for run in list_runs(warehouse)
-        if run.run_id == run_id
-    )
+    try:
+        run = read_manifest(warehouse, run_id)
+    except DedupError:  # no or no readable manifest: nothing says that it was held
+        return False
+    return run.status == "held" and not changed(run, settings, ("gates.", "accept"))
 
 
 def check_delta(

@@ -10,7 +10,7 @@ from dedup_job.io.tables import StoredTable, read_table, write_rows
 from dedup_job.kernels.calibration import Calibration
 from dedup_job.nightly.context import RunContext
 from dedup_job.nightly.memory import Memory
-from dedup_job.nightly.results import PhotoCounts, RowCounts, Search
+from dedup_job.nightly.results import PhotoCounts, RowCounts
 from dedup_job.stages.candidates import SearchOutcome
 from dedup_job.stages.changes import group_changes
 from dedup_job.stages.embeddings import count_rows_by_origin
@@ -47,15 +47,16 @@ class Findings:
     """What the stages found: everything a report is made of. Every frame reads stored tables.
 
     `rows`, `photos` and `carried_rows` (null but on a delta night) are what the next night
-    compares with; `embedded` is what this run embedded.
+    compares with; `embedded` is what this run embedded. Pairs were searched from `floor_cosine`.
     """
 
     n_catalog_rows: int
     photo_counts: PhotoCounts
-    search: Search
+    floor_cosine: float
     outcome: SearchOutcome
     rows: DataFrame
     carried_rows: DataFrame | None
+    n_carried_rows: int
     photos: DataFrame
     usable: DataFrame
     catalog_rejects: DataFrame

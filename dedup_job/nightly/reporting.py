@@ -148,7 +148,7 @@ def _is_backfill(context: RunContext, memory: Memory) -> bool:
 
 def _facts(run_row: Mapping[str, object], settings: Settings, found: Findings) -> dict[str, object]:
     facts = {key: value for key, value in run_row.items() if not isinstance(value, datetime)}
-    outcome, effort = found.outcome, found.search.effort
+    outcome, effort = found.outcome, found.outcome.effort
     # What the next night must know to carry tonight's pairs over.
     facts["search"] = {
         "mode": settings.config.candidates.search,
@@ -170,7 +170,7 @@ def _summarise(
     rows: RowCounts,
     reports: Mapping[str, StoredTable],
 ) -> RunResult:
-    threshold, recall = found.search.threshold, found.search.recall
+    threshold, recall = found.outcome.threshold, found.outcome.estimate
     wall_time_s = (datetime.now(UTC) - context.started_at).total_seconds()
     groups = reports[DUPLICATE_GROUPS.name]
     counts = found.photo_counts
@@ -219,7 +219,7 @@ def _count(context: RunContext, stored: StoredTable, column: str) -> dict[str, i
 
 def _measure(context: RunContext, found: Findings, result: RunResult, record: RunRecord) -> None:
     """The figures of `run_metrics` beside the stages' wall times."""
-    threshold, recall = found.search.threshold, found.search.recall
+    threshold, recall = found.outcome.threshold, found.outcome.estimate
     for name, value in asdict(result.rows).items():
         context.measure("catalog", f"rows_{name}", value, "rows")
     for reason, value in result.rejects_by_reason.items():
@@ -236,7 +236,7 @@ def _measure(context: RunContext, found: Findings, result: RunResult, record: Ru
         passed = None if gate["skipped"] else float(gate["passed"])
         context.measure("audit", f"gate_{gate['name']}", passed, "1")
     context.measure("embeddings", "photos_per_second", result.photos_per_s, "photos/s")
-    context.measure("candidates", "search_floor", found.search.floor_cosine, "cosine")
+    context.measure("candidates", "search_floor", found.floor_cosine, "cosine")
     context.measure("candidates", "min_cosine", threshold.min_cosine, "cosine")
     context.measure("candidates", "expected_false_pairs", threshold.expected_false_pairs, "pairs")
     context.measure("candidates", "expected_false_pairs_low", threshold.expected_false_low, "pairs")
@@ -248,8 +248,8 @@ def _measure(context: RunContext, found: Findings, result: RunResult, record: Ru
     context.measure("candidates", "recall_low", recall.low if recall.n_true else None, "1")
     context.measure("candidates", "recall_high", recall.high if recall.n_true else None, "1")
     context.measure("candidates", "recall_true_pairs", recall.n_true, "pairs")
-    context.measure("candidates", "n_trees", found.search.effort.n_trees, "trees")
-    context.measure("candidates", "fan_out", found.search.effort.fan_out, "cells")
+    context.measure("candidates", "n_trees", outcome.effort.n_trees, "trees")
+    context.measure("candidates", "fan_out", outcome.effort.fan_out, "cells")
     context.measure("groups", "groups", result.n_groups, "groups")
     context.measure("groups", "pairs", result.n_pairs, "pairs")
     context.measure("run", "wall_time", result.wall_time_s, "s")

@@ -4,9 +4,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dedup_job.errors import DedupError
-from dedup_job.kernels.threshold import CatalogSize, ThresholdChoice
-from dedup_job.stages.candidates import SearchEffort
-from dedup_job.stages.recall import RecallEstimate
 
 
 @dataclass(frozen=True)
@@ -44,17 +41,6 @@ class PhotoCounts:
     not_modified: int
     remembered: int
     embedded: int
-
-
-@dataclass(frozen=True)
-class Search:
-    """How candidates were searched and what threshold came of it."""
-
-    floor_cosine: float
-    threshold: ThresholdChoice
-    recall: RecallEstimate
-    effort: SearchEffort
-    size: CatalogSize
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def unchanged_contents(contents: DataFrame, searched: DataFrame) -> DataFrame:
         searched: SEARCHED_CONTENTS of the last run.
     """
     keys = SEARCHED_CONTENTS.column_names
-    return contents.select(*keys).join(_large(searched), keys, "left_semi")
+    return contents.select(*keys).join(searched, keys, "left_semi")
 
 
 def carried_pairs(pairs: DataFrame, unchanged: DataFrame, min_cosine: float) -> DataFrame:
@@ -49,8 +49,8 @@ def carried_pairs(pairs: DataFrame, unchanged: DataFrame, min_cosine: float) -> 
     b = unchanged.select("block", F.col("content_sha256").alias("sha_b"))
     return (
         pairs.where(F.col("cosine") >= min_cosine)
-        .join(_large(a), "sha_a")
-        .join(_large(b), ["block", "sha_b"], "left_semi")
+        .join(a, "sha_a")
+        .join(b, ["block", "sha_b"], "left_semi")
         .select(*PHOTO_PAIRS.column_names)
     )
 
@@ -60,9 +60,4 @@ def mark_looking(contents: DataFrame, unchanged: DataFrame) -> DataFrame:
     keys = SEARCHED_CONTENTS.column_names
     still = unchanged.select(*keys, F.lit(False).alias("looks"))
     looks = F.coalesce(F.col("looks"), F.lit(True)).alias("looks")
-    return contents.join(_large(still), keys, "left").select(*contents.columns, looks)
-
-
-def _large(frame: DataFrame) -> DataFrame:
-    # Spark takes our tables for tiny (ADR 9) and would send the whole catalog to every executor.
-    return frame.hint("merge")
+    return contents.join(still, keys, "left").select(*contents.columns, looks)

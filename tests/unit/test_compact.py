@@ -14,7 +14,7 @@ from dedup_job.io import content_merge
 from dedup_job.io.content_merge import hash_prefixes, is_in_sorted, merge_contents
 from dedup_job.io.embedding_store import EmbeddingStore
 from dedup_job.io.lease import acquire_lease
-from dedup_job.io.storage import Folder, open_warehouse
+from dedup_job.io.storage import Folder
 from dedup_job.io.tables import StoredTable, read_rows, write_rows
 from dedup_job.tables import IMAGE_EMBEDDINGS
 from tests.unit.warehouses import (
@@ -30,15 +30,6 @@ from tests.unit.warehouses import (
 
 TODAY = date(2026, 11, 24)
 RUN_DATE = date(2026, 11, 23)
-
-
-@pytest.fixture(params=["local", "s3"])
-def warehouse(request, tmp_path):
-    if request.param == "local":
-        return Folder(str(tmp_path / "warehouse"))
-    server = request.getfixturevalue("s3_server")
-    server.create_bucket("compact")
-    return open_warehouse(f"s3://compact/{tmp_path.name}")
 
 
 @pytest.fixture

@@ -6,20 +6,10 @@ import pytest
 
 from dedup_job.errors import DedupError
 from dedup_job.io.embedding_store import INDEX, EmbeddingStore, embedding_stores
-from dedup_job.io.storage import Folder, open_warehouse
+from dedup_job.io.storage import Folder
 from dedup_job.io.tables import write_rows
 from dedup_job.tables import IMAGE_EMBEDDINGS
 from tests.unit.warehouses import MODEL, add_embeddings, sha, stored_embeddings, vector
-
-
-@pytest.fixture(params=["local", "s3"])
-def warehouse(request, tmp_path):
-    if request.param == "local":
-        return Folder(str(tmp_path / "warehouse"))
-    server = request.getfixturevalue("s3_server")
-    server.create_bucket("embedding-store")
-    folder = open_warehouse(f"s3://embedding-store/{tmp_path.name}")
-    return folder
 
 
 def stage(warehouse, *photos):

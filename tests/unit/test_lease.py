@@ -32,14 +32,6 @@ def clock():
     return Clock()
 
 
-@pytest.fixture(params=["disk", "s3"])
-def warehouse(request, tmp_path):
-    if request.param == "disk":
-        return Folder(str(tmp_path / "warehouse"))
-    request.getfixturevalue("s3_server").create_bucket("leases")
-    return Folder(f"s3://leases/{uuid.uuid4().hex}")
-
-
 @pytest.fixture
 def on_disk(tmp_path):
     return Folder(str(tmp_path / "warehouse"))

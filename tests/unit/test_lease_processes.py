@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 
 import pytest
 
@@ -70,14 +69,6 @@ class Run:
     def end(self):
         self.process.kill()
         self.process.communicate()
-
-
-@pytest.fixture(params=["disk", "s3"])
-def warehouse(request, tmp_path):
-    if request.param == "disk":
-        return Folder(str(tmp_path / "warehouse"))
-    request.getfixturevalue("s3_server").create_bucket("leases")
-    return Folder(f"s3://leases/{uuid.uuid4().hex}")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from dedup_job.io.publish import (
     publish_state,
     store_run_tables,
 )
-from dedup_job.io.storage import Folder, open_warehouse
+from dedup_job.io.storage import Folder
 from dedup_job.io.tables import StoredTable, read_rows, write_rows
 from dedup_job.tables import CATALOG_IMAGES, DUPLICATE_GROUPS, SCORED_PAIRS
 from tests.unit.warehouses import image, publish, row_of
@@ -45,14 +45,6 @@ def partition(warehouse):
 
 def globbed(warehouse):
     return pq.read_table(f"{warehouse.uri}/{NAME}")["sku_id"].to_pylist()
-
-
-@pytest.fixture(params=["local", "s3"])
-def warehouse(request, tmp_path):
-    if request.param == "local":
-        return Folder(str(tmp_path))
-    request.getfixturevalue("s3_server").create_bucket("publish-test")
-    return open_warehouse(f"s3://publish-test/{tmp_path.name}")
 
 
 def test_staged_files_become_a_runs_own_in_their_order(warehouse):

@@ -13,20 +13,12 @@ from dedup_job.io.lease import acquire_lease
 from dedup_job.io.manifests import RunManifest, list_runs, read_manifest, write_manifest
 from dedup_job.io.publish import place_partition, store_run_tables
 from dedup_job.io.retention import bury_dead_runs, drop_superseded, prune_runs
-from dedup_job.io.storage import Folder, open_warehouse
+from dedup_job.io.storage import Folder
 from dedup_job.io.tables import write_rows
 from dedup_job.tables import GROUP_CHANGES, REPORT_TABLES
 from tests.unit.warehouses import publish
 
 TABLE = GROUP_CHANGES.name
-
-
-@pytest.fixture(params=["local", "s3"])
-def warehouse(request, tmp_path):
-    if request.param == "local":
-        return Folder(str(tmp_path))
-    request.getfixturevalue("s3_server").create_bucket("runs-test")
-    return open_warehouse(f"s3://runs-test/{tmp_path.name}")
 
 
 @pytest.fixture
