@@ -56,6 +56,7 @@ def test_a_missed_recall_publishes_nothing_and_names_the_override(
     err = capsys.readouterr().err.splitlines()[-1]
     assert "candidate recall is 0.500" in err
     assert re.search(r"--run-date \d{4}-\d\d-\d\d --accept recall --reason 'TEXT'$", err)
-    assert sorted(path.name for path in warehouse.iterdir()) == ["_runs", "_staging"]
+    kept = ["_runs", "_staging", "image_embeddings"]
+    assert sorted(path.name for path in warehouse.iterdir()) == kept, "embedded, not published"
     assert main([*command, "--accept", "recall", "--reason", "looked at it"]) == 0
     assert read_manifest(open_warehouse(str(warehouse))).accepted == {"recall": "looked at it"}
