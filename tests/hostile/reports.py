@@ -1,0 +1,5 @@
+"""TODO: cases."""
+
+from tests.hostile.cases import Case
+
+CASES: tuple[Case, ...] = ()
