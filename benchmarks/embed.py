@@ -2,9 +2,11 @@
 
     python -m benchmarks.embed [--photos DIR] [--n-photos 5000] [--rounds 3] [--out FILE.json]
 
-Both sides use two processes, the same photo files and the same bundle, and are clocked from the
-first photo to the last; starting Spark, Python and the model is left out on both. The bare loop
-does nothing but read, decode, blur, resize and invoke the network.
+All sides use two processes, the same photo files and the same bundle, and are clocked from the
+first photo to the last; starting Spark, Python and the model is left out on all. The bare loop
+does nothing but read, decode, blur, resize and invoke the network. The stage runs as in the job, with
+a decoder process beside each worker, and once more with decoding inside the worker: what isolation
+costs.
 """
 
 import argparse
@@ -16,6 +18,8 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import cv2
+
 from benchmarks.clock import (
     Clocked,
     Stopwatch,
@@ -25,20 +29,28 @@ from benchmarks.clock import (
 )
 from benchmarks.photos import write_distinct_photos
 from dedup_job.io.bundles import ShippedBundle, locate_bundle, ship_bundle
+from dedup_job.io.decoding import open_decoder
 from dedup_job.io.fetch_policy import FetchPolicy
 from dedup_job.io.storage import Folder
 from dedup_job.io.tables import write_table
 from dedup_job.kernels.bundle import read_manifest
-from dedup_job.kernels.images import ImageLimits, prepare
+from dedup_job.kernels.images import ImageLimits, measure, prepare
 from dedup_job.kernels.model import load_embedder
 from dedup_job.sample.catalog import write_sample_catalog
-from dedup_job.stages.photo_worker import LOCAL_PHOTOS_PER_HANDOVER, EmbedPhotos, count_photo_tasks
+from dedup_job.stages.photo_worker import (
+    LOCAL_PHOTOS_PER_HANDOVER,
+    EmbedPhotos,
+    OpenDecoder,
+    count_photo_tasks,
+)
 from dedup_job.tables import PHOTO_REQUESTS, PHOTOS
 
 N_PROCESSES = 2
 
 
-def run_stage(spark, paths: list[Path], bundle: ShippedBundle, n_tasks: int) -> Clocked:
+def run_stage(
+    spark, paths: list[Path], bundle: ShippedBundle, n_tasks: int, open_decoder: OpenDecoder
+) -> Clocked:
     """The job's own worker code, on Spark, with its defaults for local files."""
     nothing_known = [None] * (len(PHOTO_REQUESTS.columns) - 2)
     rows = spark.createDataFrame(
@@ -51,7 +63,7 @@ def run_stage(spark, paths: list[Path], bundle: ShippedBundle, n_tasks: int) -> 
         worker = EmbedPhotos(
             open_fetch=partial(open_clocked_fetch, folder, policy),
             open_embedder=partial(open_clocked_embedder, folder, bundle),
-            limits=ImageLimits(),
+            open_decoder=open_decoder,
             prefetch=_defaults().embed.prefetch,
             n_threads=1,
             per_handover=LOCAL_PHOTOS_PER_HANDOVER,
@@ -60,6 +72,15 @@ def run_stage(spark, paths: list[Path], bundle: ShippedBundle, n_tasks: int) -> 
         clocked = read_clocks(folder)
     assert stored.n_rows == len(paths) == clocked.n_photos
     return clocked
+
+
+class InWorkerDecoder:
+    """Decoding without a process of its own: what the job does not do."""
+
+    def __init__(self, size_px: int, blur_sigma_px: float) -> None:
+        cv2.setNumThreads(0)
+        self.prepare = partial(prepare, size_px=size_px, blur_sigma_px=blur_sigma_px)
+        self.measure = measure
 
 
 def run_bare_loop(paths: list[Path], bundle: Path) -> Clocked:
@@ -82,8 +103,6 @@ def run_bare_loop(paths: list[Path], bundle: Path) -> Clocked:
 
 
 def _bare_loop(paths: list[str], bundle: Path, folder: str, barrier) -> None:
-    import cv2
-
     cv2.setNumThreads(0)
     embedder, watch = load_embedder(bundle), Stopwatch(folder)
     size_px, blur = embedder.manifest.input_px, embedder.manifest.blur_sigma_px
@@ -125,22 +144,37 @@ def main() -> None:
     spark = open_session("benchmark")
     bundle = ship_bundle(spark, directory, read_manifest(directory), "litert")
     n_tasks = count_photo_tasks(len(paths), N_PROCESSES, _defaults().embed.photos_per_task)
-    run_stage(spark, paths[:200], bundle, N_PROCESSES)  # starts workers and fills the disk cache
+    images = _defaults().images
+    isolated = partial(
+        open_decoder, ImageLimits(), images.decode_timeout_s, images.decode_memory_mb
+    )
+    for decoder in (isolated, InWorkerDecoder):  # starts workers and fills the disk cache
+        run_stage(spark, paths[:200], bundle, N_PROCESSES, decoder)
 
     rounds = []
     for i in range(arguments.rounds):
         bare = run_bare_loop(paths, directory)
-        stage = run_stage(spark, paths, bundle, n_tasks)
+        stage = run_stage(spark, paths, bundle, n_tasks, isolated)
+        in_worker = run_stage(spark, paths, bundle, n_tasks, InWorkerDecoder)
         ratio = stage.photos_per_s / bare.photos_per_s
-        rounds.append({"bare": bare.__dict__, "stage": stage.__dict__, "ratio": ratio})
+        price = stage.photos_per_s / in_worker.photos_per_s
+        sides = {"bare": bare, "stage": stage, "in_worker": in_worker}
+        rounds.append(
+            {**{k: v.__dict__ for k, v in sides.items()}, "ratio": ratio, "isolation": price}
+        )
         print(
             f"round {i + 1}: bare loop {bare.photos_per_s:7.1f}/s  stage {stage.photos_per_s:7.1f}/s"
-            f"  ratio {ratio:.3f}  worker peak {stage.peak_mib:.0f} MiB",
+            f"  ratio {ratio:.3f}  decoding in the worker {in_worker.photos_per_s:7.1f}/s"
+            f"  ratio {price:.3f}  worker peak {stage.peak_mib:.0f} MiB",
             flush=True,
         )
     median = statistics.median(r["ratio"] for r in rounds)
+    isolation = statistics.median(r["isolation"] for r in rounds)
     peak = max(r["stage"]["peak_mib"] for r in rounds)
-    print(f"median ratio {median:.3f} over {len(paths)} photos; worker peak {peak:.0f} MiB")
+    print(
+        f"median: stage / bare loop {median:.3f}, isolated / in the worker {isolation:.3f} over "
+        f"{len(paths)} photos; worker peak {peak:.0f} MiB"
+    )
     if arguments.out:
         arguments.out.write_text(json.dumps({"rounds": rounds, "median_ratio": median}, indent=2))
     spark.stop()

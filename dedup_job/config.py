@@ -92,13 +92,17 @@ class FetchConfig(_Section):
 
 
 class ImagesConfig(_Section):
-    """Header limits of photos; see `kernels.images.ImageLimits`."""
+    """Limits of photos: of their headers (`kernels.images.ImageLimits`), and of decoding one."""
 
     max_pixels: int = Field(ImageLimits.max_pixels, gt=0, description="width times height")
     max_side_px: int = Field(ImageLimits.max_side_px, gt=0, description="longer side")
     min_side_px: int = Field(ImageLimits.min_side_px, gt=0, description="shorter side")
     max_aspect: float = Field(
         ImageLimits.max_aspect, ge=1, description="longer side over shorter side"
+    )
+    decode_timeout_s: Seconds = Field(30.0, description="seconds to decode one photo")
+    decode_memory_mb: int = Field(
+        2048, ge=64, description="megabytes that decoding one photo may take"
     )
 
 
@@ -233,7 +237,8 @@ class JobConfig(_Section):
 
     def image_limits(self) -> ImageLimits:
         """The header limits as the decoder takes them."""
-        return ImageLimits(**self.images.model_dump())
+        settings = self.images.model_dump(exclude={"decode_timeout_s", "decode_memory_mb"})
+        return ImageLimits(**settings)
 
     def fingerprint(self) -> str:
         """SHA-256 (64 hex digits) over every setting that can change the result.
@@ -255,6 +260,7 @@ class JobConfig(_Section):
                 "dollars_per_core_hour": True,
                 "catalog": {"path", "image_root"},
                 "model": {"bundle"},
+                "images": {"decode_timeout_s", "decode_memory_mb"},
                 "fetch": {
                     "connect_timeout_s",
                     "read_timeout_s",

@@ -88,6 +88,7 @@ def prepare(
 
     Raises:
         ImageRejected: with one of the reasons EMPTY_FILE to BAD_ASPECT.
+        MemoryError: this process may not have the memory that the pixels take.
     """
     rgb, header = _decode(data, limits, enough_px=2 * size_px)
     width, height = _displayed_size(header)
@@ -186,6 +187,8 @@ def _read_header(data: bytes, limits: ImageLimits) -> _Header:
         raise
     except UnidentifiedImageError:
         raise _unidentified(data) from None
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's parsers raise many types on hostile headers
         raise ImageRejected(RejectReason.CORRUPT, f"header: {one_line(error)}") from None
 
@@ -233,6 +236,8 @@ def _decode_jpeg(data: bytes, header: _Header, enough_px: int | None) -> Pixels:
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(one_line(error)) from None
         raise ImageRejected(RejectReason.CORRUPT, f"JPEG: {one_line(error)}") from None
     if bgr is None:
         if b"\xff\xd9" not in data[-4096:]:
@@ -246,6 +251,8 @@ def _decode_with_pillow(data: bytes, header: _Header) -> Pixels:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             image.load()  # of an animation: the first frame
             return _to_rgb(image)
+    except MemoryError:
+        raise
     except Exception as error:  # as in _read_header
         text = one_line(error)
         cut = "truncated" in text.lower() or "eof" in text.lower()

@@ -28,10 +28,16 @@ _KNOWN = [
     "detail",
     "checked_on",
 ]
-# Every reject holds for any model but one: that a model gave no vector says nothing of another.
+# Rejects that say more of a model, a decoder's version or a machine than of the photo: tried again.
+_RETRIED = (
+    RejectReason.BAD_EMBEDDING,
+    RejectReason.DECODER_CRASH,
+    RejectReason.DECODER_TIMEOUT,
+    RejectReason.TOO_MUCH_MEMORY,
+)
 _USABLE = (
-    "content_sha256 IS NOT NULL AND "
-    f"((has_embedding AND reason IS NULL) OR reason <> '{RejectReason.BAD_EMBEDDING}')"
+    "content_sha256 IS NOT NULL AND ((has_embedding AND reason IS NULL) OR "
+    f"reason NOT IN ({', '.join(repr(reason.value) for reason in _RETRIED)}))"
 )
 
 

@@ -13,18 +13,31 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from dedup_job.errors import ImageRejected, RejectReason
-from dedup_job.kernels.images import ImageLimits, Pixels, measure, prepare
+from dedup_job.kernels.images import Pixels, Prepared
 from dedup_job.kernels.model import Embedder
 from dedup_job.kernels.validators import Fetched, Validator
 from dedup_job.tables import PHOTO_REQUESTS, PHOTOS
 
 Fetch = Callable[[str, Validator | None], Fetched]
+
+
+class Decoder(Protocol):
+    """`kernels.images.prepare` and `measure` with their settings filled in; threads share it."""
+
+    def prepare(self, data: bytes) -> Prepared:
+        """Pixels as the model takes them; raises ImageRejected."""
+
+    def measure(self, data: bytes) -> tuple[int, int]:
+        """Width and height from the header alone; raises ImageRejected."""
+
+
+OpenDecoder = Callable[[int, float], Decoder]  # given the model's input_px and blur_sigma_px
 _OUTPUT_ROWS = 256
 LOCAL_PHOTOS_PER_HANDOVER = 8
 # A task of a small catalog still holds enough photos to pay for its start.
@@ -106,7 +119,7 @@ class EmbedPhotos:
     Args:
         open_fetch: called once per task; gives the function (URI, what is known of it) -> Fetched.
         open_embedder: called once per task; must itself cache per process.
-        limits: header limits of the decoder.
+        open_decoder: called once per task; must itself cache per process.
         prefetch: photos in flight ahead of inference, at most.
         n_threads: threads that fetch and decode.
         per_handover: photos a thread fetches before it hands them over. More saves thread switches
@@ -117,7 +130,7 @@ class EmbedPhotos:
 
     open_fetch: Callable[[], Fetch]
     open_embedder: Callable[[], Embedder]
-    limits: ImageLimits
+    open_decoder: OpenDecoder
     prefetch: int
     n_threads: int
     per_handover: int = 1
@@ -125,12 +138,11 @@ class EmbedPhotos:
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Run one task."""
-        import cv2
-
-        cv2.setNumThreads(0)  # a task owns one core; OpenCV would take them all
         embedder = self.open_embedder()
         stored: Container[str] = self.known() if self.known else frozenset()
-        reader = _Reader(self.open_fetch(), embedder, self.limits, stored)
+        manifest = embedder.manifest
+        decoder = self.open_decoder(manifest.input_px, manifest.blur_sigma_px)
+        reader = _Reader(self.open_fetch(), decoder, stored)
         with ThreadPoolExecutor(self.n_threads) as pool:
             requests = _in_groups(_requests(batches), self.per_handover)
             n_ahead = max(1, self.prefetch // self.per_handover)
@@ -141,16 +153,12 @@ class EmbedPhotos:
 
 
 class _Reader:
-    """Fetches and decodes; remembers the contents of this task (threads share it)."""
+    """Fetches photos and has them decoded; remembers the contents of this task (threads share it)."""
 
-    def __init__(
-        self, fetch: Fetch, embedder: Embedder, limits: ImageLimits, stored: Container[str]
-    ) -> None:
+    def __init__(self, fetch: Fetch, decoder: Decoder, stored: Container[str]) -> None:
         self._fetch = fetch
+        self._decoder = decoder
         self._stored = stored
-        self._size_px = embedder.manifest.input_px
-        self._blur = embedder.manifest.blur_sigma_px
-        self._limits = limits
         # content -> what became of it. Dictionary reads and writes are atomic; two threads that
         # meet the same new content at once merely decode it twice.
         self.known: dict[str, Outcome] = {}
@@ -179,9 +187,9 @@ class _Reader:
             return photo.share(known)
         try:
             if sha256 in self._stored:
-                photo.width, photo.height = measure(data, self._limits)
+                photo.width, photo.height = self._decoder.measure(data)
                 return self.remember(photo)
-            prepared = prepare(data, self._size_px, self._blur, self._limits)
+            prepared = self._decoder.prepare(data)
         except ImageRejected as rejected:
             return self.remember(photo.reject(rejected.reason, rejected.detail))
         photo.width, photo.height = prepared.width, prepared.height

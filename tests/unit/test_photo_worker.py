@@ -11,12 +11,11 @@ import pytest
 from dedup_job.errors import ImageRejected, RejectReason
 from dedup_job.io.known_contents import load_known_contents, write_known_contents
 from dedup_job.io.storage import Folder
-from dedup_job.kernels.images import ImageLimits
 from dedup_job.kernels.model import Embedder
 from dedup_job.kernels.validators import Fetched, Validator
-from dedup_job.stages import photo_worker
 from dedup_job.stages.photo_worker import EmbedPhotos, Request
 from dedup_job.tables import PHOTO_REQUESTS, PHOTOS
+from tests.decoders import InProcessDecoder
 from tests.photos import jpeg
 
 NIGHT = datetime(2026, 7, 1, 2, 3, 4, 567890, UTC)
@@ -31,7 +30,16 @@ def _version_of(data):
     return Validator(f'"{hashlib.sha256(data).hexdigest()}"', len(data), NIGHT)
 
 
-def _run(files, uris, n_threads=2, prefetch=4, network=_mean_colour, calls=None, known=None):
+def _run(
+    files,
+    uris,
+    n_threads=2,
+    prefetch=4,
+    network=_mean_colour,
+    calls=None,
+    known=None,
+    decoder=InProcessDecoder,
+):
     """One task over `uris`; each is a URI, or a `Request` that knows more of its photo."""
 
     def fetch(uri, known):
@@ -46,7 +54,7 @@ def _run(files, uris, n_threads=2, prefetch=4, network=_mean_colour, calls=None,
     task = EmbedPhotos(
         open_fetch=lambda: fetch,
         open_embedder=lambda: Embedder(MANIFEST, network),
-        limits=ImageLimits(),
+        open_decoder=decoder,
         prefetch=prefetch,
         n_threads=n_threads,
         known=known,
@@ -153,16 +161,15 @@ def test_what_its_store_said_stays_with_each_photo():
     assert {row["checked_on"] for row in rows.values()} == {None}
 
 
-def test_copies_that_are_decoded_at_once_keep_their_own_validators(monkeypatch):
+def test_copies_that_are_decoded_at_once_keep_their_own_validators():
     together = threading.Barrier(2)
 
-    def prepare_together(*arguments):
-        together.wait(10)
-        return prepare(*arguments)
+    class Together(InProcessDecoder):
+        def prepare(self, data):
+            together.wait(10)
+            return super().prepare(data)
 
-    prepare = photo_worker.prepare
-    monkeypatch.setattr(photo_worker, "prepare", prepare_together)
-    rows = _run({"a": jpeg(1), "b": jpeg(1)}, ["a", "b"])
+    rows = _run({"a": jpeg(1), "b": jpeg(1)}, ["a", "b"], decoder=Together)
     assert [row["embedding"] is not None for row in rows] == [True, False]
     assert [row["etag"] for row in rows] == [_version_of(jpeg(1)).etag] * 2
     assert [(row["width"], row["height"]) for row in rows] == [(120, 160)] * 2
@@ -198,17 +205,21 @@ def test_a_store_is_not_asked_without_something_to_ask_with(lost):
     assert (row["origin"], row["embedding"] is not None) == ("fetched", True)
 
 
-def test_a_content_whose_embedding_is_stored_is_measured_only(tmp_path, monkeypatch):
+def test_a_content_whose_embedding_is_stored_is_measured_only(tmp_path):
     stored, new = jpeg(1), jpeg(2)
     shas = [hashlib.sha256(stored).hexdigest()]
     write_known_contents(Folder(str(tmp_path)), "known.npy", shas)
     decoded = []
-    prepare = photo_worker.prepare
-    monkeypatch.setattr(
-        photo_worker, "prepare", lambda data, *rest: decoded.append(data) or prepare(data, *rest)
-    )
+
+    class Noting(InProcessDecoder):
+        def prepare(self, data):
+            decoded.append(data)
+            return super().prepare(data)
+
     known = partial(load_known_contents, Folder(str(tmp_path)), "known.npy")
-    rows = _run({"a": stored, "again": stored, "b": new}, ["a", "again", "b"], known=known)
+    rows = _run(
+        {"a": stored, "again": stored, "b": new}, ["a", "again", "b"], known=known, decoder=Noting
+    )
     assert decoded == [new]
     assert [row["embedding"] is not None for row in rows] == [False, False, True]
     assert [(row["width"], row["height"]) for row in rows] == [(120, 160)] * 3

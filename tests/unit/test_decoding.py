@@ -1,0 +1,138 @@
+"""The decoder process: the same pixels as without it, and one row lost where it dies."""
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from dedup_job.errors import DedupError, ImageRejected, RejectReason
+from dedup_job.io import decoding
+from dedup_job.io.decoding import DecoderSettings, IsolatedDecoder
+from dedup_job.kernels.images import ImageLimits, measure, prepare
+from tests.decoders import POISON_PATH, poison
+from tests.photos import draw_photo, encode, jpeg
+
+SETTINGS = DecoderSettings(32, 0.5, ImageLimits(max_aspect=3.0), timeout_s=20, memory_mb=512)
+
+
+@pytest.fixture(scope="module")
+def poisonable():
+    """A decoder whose process dies as its photos ask for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(POISON_PATH)
+        decoder = IsolatedDecoder(DecoderSettings(32, 0.5, timeout_s=1, memory_mb=512))
+        yield decoder
+        decoder.close()
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    opened = IsolatedDecoder(SETTINGS)
+    yield opened
+    opened.close()
+
+
+def rejection(decode, data):
+    with pytest.raises(ImageRejected) as caught:
+        decode(data)
+    return caught.value
+
+
+def test_pixels_and_sizes_are_those_of_the_kernel(decoder):
+    for data in (jpeg(1), encode(draw_photo(2), ".png"), encode(draw_photo(3, 300, 200), ".webp")):
+        expected = prepare(data, 32, 0.5)
+        got = decoder.prepare(data)
+        assert np.array_equal(got.pixels, expected.pixels)
+        assert (got.width, got.height) == (expected.width, expected.height)
+        assert decoder.measure(data) == measure(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>", jpeg(1)[:900], jpeg(1, 50, 400)], ids=len)
+def test_rejections_are_those_of_the_kernel(decoder, data):
+    expected = rejection(lambda data: prepare(data, 32, 0.5, SETTINGS.limits), data)
+    got = rejection(decoder.prepare, data)
+    assert (got.reason, got.detail) == (expected.reason, expected.detail)
+
+
+def test_a_photo_of_megabytes_passes(decoder):
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    data = encode(noise, ".png")
+    assert len(data) > 5_000_000
+    assert np.array_equal(decoder.prepare(data).pixels, prepare(data, 32, 0.5).pixels)
+
+
+@pytest.mark.parametrize(("word", "cause"), [("crash", "SIGSEGV"), ("abort", "SIGABRT")])
+def test_a_crash_costs_its_photo_alone(poisonable, word, cause):
+    assert poisonable.measure(poison(word)) == (120, 160)  # headers are harmless
+    died = rejection(poisonable.prepare, poison(word))
+    assert died.reason is RejectReason.DECODER_CRASH
+    assert cause in died.detail
+    assert poisonable.prepare(jpeg(1)).width == 120
+
+
+def test_a_hang_ends_at_the_timeout_and_is_not_tried_twice(poisonable):
+    started = time.monotonic()
+    hung = rejection(poisonable.prepare, poison("hang"))
+    assert hung.reason is RejectReason.DECODER_TIMEOUT
+    assert "images.decode_timeout_s" in hung.detail
+    assert time.monotonic() - started < 10
+    assert poisonable.prepare(jpeg(1)).width == 120
+
+
+def test_a_child_that_is_stopped_ends_too(monkeypatch):
+    monkeypatch.setattr(decoding, "_GRACE_S", 0.2)
+    decoder = IsolatedDecoder(DecoderSettings(32, 0.5, timeout_s=0.5))
+    decoder.prepare(jpeg(1))
+    os.kill(decoder.pid, signal.SIGSTOP)
+    assert rejection(decoder.prepare, jpeg(1)).reason is RejectReason.DECODER_TIMEOUT
+    assert decoder.prepare(jpeg(1)).width == 120
+    decoder.close()
+
+
+def test_memory_is_bounded(decoder):
+    # 200 megapixels would take more than the 512 MB that this decoder may have.
+    wide = IsolatedDecoder(
+        DecoderSettings(32, 0.5, ImageLimits(max_pixels=10**9, max_side_px=10**5), memory_mb=512)
+    )
+    data = encode(np.zeros((14_000, 14_000), np.uint8)[..., None].repeat(3, 2), ".png")
+    too_much = rejection(wide.prepare, data)
+    assert too_much.reason is RejectReason.TOO_MUCH_MEMORY
+    assert "images.decode_memory_mb" in too_much.detail
+    assert wide.prepare(jpeg(1)).width == 120, "the same process serves on"
+    wide.close()
+
+
+def test_who_is_killed_from_outside_gets_a_second_chance(decoder):
+    decoder.prepare(jpeg(1))
+    first = decoder.pid
+    os.kill(first, signal.SIGKILL)
+    assert decoder.prepare(jpeg(2)).width == 120
+    assert decoder.pid != first
+
+
+def test_threads_share_it(decoder):
+    photos = [jpeg(seed) for seed in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(decoder.prepare, photos * 4))
+    for photo, data in zip(got, photos * 4, strict=True):
+        assert np.array_equal(photo.pixels, prepare(data, 32, 0.5).pixels)
+
+
+def test_the_child_leaves_with_its_parent():
+    decoder = IsolatedDecoder(SETTINGS)
+    decoder.prepare(jpeg(1))
+    process = decoder._child._process
+    threading.Thread(target=decoder.close).start()
+    assert process.wait(10) == 0
+    assert decoder.pid is None
+
+
+def test_a_child_that_cannot_start_is_explained(monkeypatch, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("raise SystemExit('no memory for this')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(DedupError, match=r"did not start: .*no memory for this"):
+        IsolatedDecoder(SETTINGS).prepare(jpeg(1))
