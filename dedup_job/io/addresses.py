@@ -40,18 +40,25 @@ def permitted_addresses(
     """
     host = host.lower().rstrip(".")
     shown = f"[{host}]" if ":" in host else host
-    is_named = bool({host, shown, f"{shown}:{port}"} & set(allow_hosts))
-    if not is_named and "*" not in allow_hosts:
+    named = is_named(host, port, allow_hosts)
+    if not named and "*" not in allow_hosts:
         raise refused(f"host {shown} is not in fetch.allow_hosts")
     addresses = _look_up(host, port, timeout_s)
     for address in addresses:
         ip = ipaddress.ip_address(address.sockaddr[0])
-        if not (is_public(ip) or (is_named and (str(ip) == host or not _is_unsafe(ip)))):
+        if not (is_public(ip) or (named and (str(ip) == host or not _is_unsafe(ip)))):
             raise refused(
                 f"host {shown} leads to an address that is not public; "
                 "fetch.allow_hosts must name the host (link-local: the address) to allow it"
             )
     return addresses
+
+
+def is_named(host: str, port: int, allow_hosts: tuple[str, ...]) -> bool:
+    """Whether `allow_hosts` names a host itself, as `HOST` or `HOST:PORT`."""
+    host = host.lower().rstrip(".")
+    shown = f"[{host}]" if ":" in host else host
+    return bool({host, shown, f"{shown}:{port}"} & set(allow_hosts))
 
 
 def is_public(ip: IpAddress) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dedup_job.config import JobConfig
@@ -76,7 +76,7 @@ def read_photos(
     n_requests = plan.where("NOT is_remembered").count()
     photos = remembered_photos(plan)
     if n_requests:
-        worker = _photo_worker(context, config, model, plan, base)
+        worker = photo_worker(context.spark, config, model, plan, base)
         worker = _with_known_contents(context, config, worker, embedded, remembered)
         chunks = list(_fetch_in_chunks(context, config, plan, n_requests, worker))
         photos = reduce(DataFrame.unionByName, chunks, photos)
@@ -125,13 +125,21 @@ def _digest(files: Sequence[TableFile]) -> str:
     return hashlib.sha256("\n".join(file.name for file in files).encode()).hexdigest()[:16]
 
 
-def _photo_worker(
-    context: RunContext, config: JobConfig, model: Model, plan: DataFrame, base: str
+def photo_worker(
+    spark: SparkSession, config: JobConfig, model: Model, plan: DataFrame, base: str
 ) -> EmbedPhotos:
-    """Everything a photo task needs, ready to be pickled."""
-    bundle = ship_bundle(context.spark, model.directory, model.manifest, config.model.runtime)
+    """Everything a photo task needs, ready to be pickled; knows no contents yet.
+
+    Args:
+        spark: the session; the bundle is shipped to its executors.
+        config: settings of the run.
+        model: what embeds.
+        plan: PHOTO_PLAN, or any frame with its `source_uri`.
+        base: what relative image URIs are relative to; a local one may be read.
+    """
+    bundle = ship_bundle(spark, model.directory, model.manifest, config.model.runtime)
     policy = FetchPolicy.from_config(config.fetch, [base])
-    threads_per_task = int(context.spark.conf.get("spark.task.cpus", "1") or 1)
+    threads_per_task = count_task_threads(spark)
     is_remote = not plan.where("source_uri NOT LIKE 'file:%'").isEmpty()
     return EmbedPhotos(
         open_fetch=partial(open_fetch, policy),
@@ -146,6 +154,11 @@ def _photo_worker(
         n_threads=config.fetch.n_threads or (_REMOTE_FETCH_THREADS if is_remote else 1),
         per_handover=1 if is_remote else LOCAL_PHOTOS_PER_HANDOVER,
     )
+
+
+def count_task_threads(spark: SparkSession) -> int:
+    """Threads that one task may use."""
+    return int(spark.conf.get("spark.task.cpus", "1") or 1)
 
 
 def _with_known_contents(
