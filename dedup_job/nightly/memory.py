@@ -35,7 +35,7 @@ from dedup_job.tables import (
 logger = logging.getLogger("dedup_job")
 STATE_FORMAT = 2  # manifests before it name a state without what a second night needs
 # Other limits or rules would judge a remembered photo, or read a remembered row, differently.
-_LIMITS = ("images.", "fetch.max_bytes")
+_LIMITS = ("images.max_", "images.min_", "fetch.max_bytes")
 _ROW_RULES = (
     "catalog.block_by",
     "catalog.conflict",

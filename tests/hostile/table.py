@@ -28,9 +28,7 @@ published.
 
 def load_cases() -> dict[str, tuple[Case, ...]]:
     """The cases by section."""
-    return {
-        title: import_module(f"tests.hostile.{name}").CASES for title, name in SECTIONS.items()
-    }
+    return {title: import_module(f"tests.hostile.{name}").CASES for title, name in SECTIONS.items()}
 
 
 def all_cases() -> list[tuple[str, Case]]:
