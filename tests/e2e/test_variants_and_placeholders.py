@@ -63,3 +63,23 @@ def test_without_variant_groups_the_sizes_are_one_group_each(spark, catalog, tmp
     assert len(groups) == N_PRODUCTS * len(SIZES)
     assert {row["group_size"] for row in groups} == {len(SIZES)}
     assert {row["match_type"] for row in groups} == {"exact"}
+
+
+def test_nine_rows_in_ten_of_one_picture_are_one_placeholder(spark, tmp_path):
+    """R14: skew. What it costs is measured by benchmarks/skew.py."""
+    folder = tmp_path / "skewed"
+    folder.mkdir()
+    n_rows, n_real = 1000, 100
+    for i in range(n_real):
+        (folder / f"{i}.png").write_bytes(encode(draw_photo(2000 + i, 64, 80), ".png"))
+    soon = encode(draw_photo(3, 64, 80), ".png")
+    for i in range(n_real, n_rows):
+        (folder / f"{i}.png").write_bytes(soon)
+    rows = [{"sku_id": f"sku {i}", "image_uri": f"{i}.png"} for i in range(n_rows)]
+    catalog = write_csv(folder / "catalog.csv", rows)
+    result = run_job(catalog, tmp_path / "out", match__min_cosine=1.0)
+    placeholders = read_report(tmp_path / "out", "placeholder_images")
+    assert [row["n_skus"] for row in placeholders] == [n_rows - n_real]
+    assert (result.rows.embedded, result.rows.placeholder) == (n_real, n_rows - n_real)
+    assert read_report(tmp_path / "out", "duplicate_groups") == []
+    assert result.n_pairs == 0
