@@ -75,7 +75,13 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=_Parser
     )
-    _add_run(commands.add_parser("run", help="run the job over a catalog and publish the reports"))
+    run = commands.add_parser("run", help="run the job over a catalog and publish the reports")
+    _add_run(run)
+    _add_dry_run(run)
+    doctor = commands.add_parser(
+        "doctor", help="check machine, executors, model, warehouse, catalog; writes nothing"
+    )
+    _add_run(doctor)
     demo = commands.add_parser("demo", help="run on a drawn sample catalog and score the groups")
     demo.add_argument("--directory", default="demo", help="where to put it [demo]")
     show = commands.add_parser("show", help="print the last published run")
@@ -125,6 +131,7 @@ def build_run_parser(prog: str) -> argparse.ArgumentParser:
     """The parser of `jobs/nightly_dedup.py`: the options of `dedup-job run`, no subcommand."""
     parser = _Parser(prog=prog, description="The nightly deduplication job.")
     _add_run(parser)
+    _add_dry_run(parser)
     return parser
 
 
@@ -149,6 +156,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--print-config", action="store_true", help="print all settings and stop")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _add_dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything and estimate time, memory and storage; write nothing",
+    )
 
 
 def settings_from(arguments: argparse.Namespace) -> Settings:

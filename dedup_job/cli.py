@@ -112,7 +112,7 @@ def _explain(error: Exception) -> int:
 
 
 def _dispatch(arguments: argparse.Namespace, command: str) -> None:
-    if arguments.command == "run":
+    if arguments.command in ("run", "doctor"):
         _run(arguments, command)
     elif arguments.command == "demo":
         from dedup_job.commands.demo import demo
@@ -155,6 +155,12 @@ def _run(arguments: argparse.Namespace, command: str) -> None:
     settings = replace(settings_from(arguments), command=command)
     if arguments.print_config:
         print("\n".join(settings.lines()))
+        return
+    is_dry_run = getattr(arguments, "dry_run", False)
+    if is_dry_run or getattr(arguments, "command", "run") == "doctor":
+        from dedup_job.commands.doctor import doctor
+
+        doctor(settings, as_json=arguments.json, is_dry_run=is_dry_run)
         return
     from dedup_job.pipeline import run
 
