@@ -58,7 +58,8 @@ def is_named(host: str, port: int, allow_hosts: tuple[str, ...]) -> bool:
     """Whether `allow_hosts` names a host itself, as `HOST` or `HOST:PORT`."""
     host = host.lower().rstrip(".")
     shown = f"[{host}]" if ":" in host else host
-    return bool({host, shown, f"{shown}:{port}"} & set(allow_hosts))
+    names = {host, shown, f"{shown}:{port}"} - {"*"}  # the `*` for all does not name http://*/
+    return bool(names & set(allow_hosts))
 
 
 def is_public(ip: IpAddress) -> bool:
