@@ -5,12 +5,14 @@ the means subtracted ("caffe" mode). Here the first kernel is turned to RGB once
 need not be turned at every call; the means are a layer of the network.
 """
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dedup_job.errors import ConfigError
+from dedup_job.kernels.keras_archive import check_keras_archive
 from model_training.config import NetworkConfig
 
 
@@ -27,6 +29,7 @@ def load_backbone(model: Any, config: NetworkConfig) -> int:
 
     Raises:
         ConfigError: another width than 1, or the file is missing or of another network.
+        ModelContractError: a `.keras` file that must not be unpacked.
     """
     if config.width != 1.0:
         raise ConfigError(
@@ -56,6 +59,8 @@ def _read(weights: str) -> Any:
             ) from None
     if not Path(weights).is_file():
         raise ConfigError(f"--backbone-weights {weights}: no such file (or use imagenet, none)")
+    if zipfile.is_zipfile(weights):
+        check_keras_archive(Path(weights))
     problem = ""
     for top in (False, True):
         try:

@@ -144,7 +144,8 @@ def export_bundle(
     quality = _measure_quality(trained, embedder, held_out)
     _check_int8(quality, max_int8_loss)
     save_keras(trained.model, staging / KERAS_MODEL)
-    write_golden(staging / GOLDEN, embedder, trained.config.network.input_px)
+    golden = staging / GOLDEN
+    write_golden(golden, embedder, staging / KERAS_MODEL, trained.config.network.input_px)
     _write_calibration(staging, _calibrate(trained, embedder, held_out))
     facts = _facts(trained, training, held_out, quality, command)
     write_card(staging, facts)

@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 
 from dedup_job.errors import DedupError, ModelContractError
+from dedup_job.kernels.golden import Golden, write_golden_file
 from dedup_job.kernels.images import Pixels
-from dedup_job.kernels.model import LiteRtNetwork, to_unit_rows
+from dedup_job.kernels.model import LiteRtNetwork, load_keras_model, to_unit_rows
 
 MAX_INT8_LOSS_UAP = 0.01
 
@@ -117,10 +118,13 @@ def draw_golden(size_px: int, n: int = 6) -> Pixels:
     return np.stack(pictures)
 
 
-def write_golden(path: Path, embedder: Path, size_px: int) -> None:
-    """Write `golden.npz`: drawn pictures and what the int8 embedder makes of them."""
+def write_golden(path: Path, embedder: Path, keras_model: Path, size_px: int) -> None:
+    """Write `golden.npz`: drawn pictures, and what the int8 and the Keras model make of them."""
     images = draw_golden(size_px)
-    np.savez_compressed(path, images=images, embeddings=run_int8(embedder, images))
+    model = load_keras_model(keras_model)
+    vectors = np.asarray(model(images.astype(np.float32), training=False), np.float32)
+    golden = Golden(images, run_int8(embedder, images), to_unit_rows(vectors))
+    write_golden_file(path, golden)
 
 
 def _copy_as_float16(source: Any, target: Any) -> None:

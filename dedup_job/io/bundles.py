@@ -54,7 +54,16 @@ def ship_bundle(
         directory: a bundle.
         manifest: its manifest, as it was verified.
         runtime: what executors run it on; the driver need not have it.
+
+    Raises:
+        ModelContractError: `runtime` is tensorflow and the bundle holds no Keras model.
     """
+    if runtime == "tensorflow" and not (
+        KERAS_MODEL in manifest.files and (directory / KERAS_MODEL).is_file()
+    ):
+        raise ModelContractError(
+            f"model bundle {directory} has no {KERAS_MODEL}; model.runtime=tensorflow needs it"
+        )
     name = f"bundle-{manifest.model_id[:16]}-{runtime}"
     if not (Path(SparkFiles.getRootDirectory()) / name).is_dir():
         skip = set() if runtime == "tensorflow" else {KERAS_MODEL}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dedup_job.errors import ConfigError, ModelContractError
+from dedup_job.errors import ConfigError, ModelContractError, one_line
 from dedup_job.kernels.images import PREPROCESSING_VERSION
 
 BUNDLE_FORMAT = 1
@@ -21,8 +21,10 @@ KERAS_MODEL = "model.keras"
 CALIBRATION = "calibration.json"
 GOLDEN = "golden.npz"
 MANIFEST = "manifest.json"
-# A bundle is tens of megabytes; anything far larger is a mistake or a zip bomb.
-_MAX_FILE_BYTES = 500_000_000
+# A bundle is tens of megabytes, its manifest kilobytes; anything far larger is a mistake or an attack.
+MAX_BUNDLE_BYTES = 500_000_000
+_MAX_MANIFEST_BYTES = 4_000_000
+_MAX_DIM, _MAX_INPUT_PX = 8_192, 2_048
 
 
 @dataclass(frozen=True)
@@ -87,31 +89,65 @@ def write_manifest(
 def read_manifest(directory: Path) -> Manifest:
     """Read a manifest and check it against this code and against the files beside it.
 
+    Files may be symbolic links (stores of shared files and mounted volumes are made of them): what
+    counts is their content.
+
     Raises:
         ConfigError: the directory holds no manifest: it is no bundle.
-        ModelContractError: missing or altered file, other preprocessing version, wrong model_id.
+        ModelContractError: missing, altered or oversized file, other preprocessing version, wrong
+            model_id, or a manifest that is damaged.
     """
+    manifest = _parse(directory, _read_small(directory))
+    _check(directory, manifest)
+    return manifest
+
+
+def _read_small(directory: Path) -> bytes:
     path = directory / MANIFEST
+    if not path.is_file():
+        raise ConfigError(
+            f"model.bundle {directory} has no {MANIFEST}; --model takes a bundle directory"
+        )
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as stream:
+            data = stream.read(_MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise ModelContractError(
+            f"model bundle {directory}: {MANIFEST} cannot be read: {error.strerror}"
+        ) from None
+    if len(data) > _MAX_MANIFEST_BYTES:
+        raise ModelContractError(
+            f"model bundle {directory}: {MANIFEST} is larger than {_MAX_MANIFEST_BYTES} bytes"
+        )
+    return data
+
+
+def _parse(directory: Path, data: bytes) -> Manifest:
+    try:
+        raw = json.loads(data)
+        files = {str(name): dict(fact) for name, fact in raw["files"].items()}
         manifest = Manifest(
             model_id=str(raw["model_id"]),
             dim=int(raw["dim"]),
             input_px=int(raw["input_px"]),
             blur_sigma_px=float(raw["blur_sigma_px"]),
             preprocessing_version=int(raw["preprocessing_version"]),
-            files=dict(raw["files"]),
+            files=files,
             raw=raw,
         )
-    except FileNotFoundError:
-        raise ConfigError(
-            f"model.bundle {directory} has no {MANIFEST}; --model takes a bundle directory"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    # Numbers may overflow, and brackets nest deeper than Python's stack.
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise ModelContractError(
-            f"model bundle {directory}: {MANIFEST} is damaged ({error!r})"
+            f"model bundle {directory}: {MANIFEST} is damaged ({type(error).__name__}: "
+            f"{one_line(error)})"
         ) from None
-    _check(directory, manifest)
     return manifest
 
 
@@ -127,13 +163,30 @@ def _check(directory: Path, manifest: Manifest) -> None:
             f"{manifest.preprocessing_version}, this version is {PREPROCESSING_VERSION}; "
             "retrain it, or install the package version it was trained with"
         )
+    for name, value, least, most in (
+        ("dim", manifest.dim, 1, _MAX_DIM),
+        ("input_px", manifest.input_px, 1, _MAX_INPUT_PX),
+        ("blur_sigma_px", manifest.blur_sigma_px, 0, manifest.input_px),
+    ):
+        if not least <= value <= most:
+            raise ModelContractError(
+                f"model bundle {directory}: {name} is {value}, expected {least} to {most}"
+            )
     for name in (EMBEDDER, CALIBRATION, GOLDEN):
         if name not in manifest.files:
             raise ModelContractError(f"model bundle {directory}: {MANIFEST} does not list {name}")
-    for name, fact in manifest.files.items():
-        # Executors on LiteRT are not sent the Keras model; whoever loads it asks for it by name.
-        if name != KERAS_MODEL or (directory / name).exists():
-            _check_file(directory, name, fact)
+    # Executors on LiteRT are not sent the Keras model; whoever loads it asks for it by name.
+    files = {
+        name: fact
+        for name, fact in manifest.files.items()
+        if name != KERAS_MODEL or (directory / name).exists()
+    }
+    _check_sizes(directory, files)
+    for name, fact in files.items():
+        if sha256_of(directory / name) != fact.get("sha256"):
+            raise ModelContractError(
+                f"model bundle {directory}: {name} was altered (SHA-256 differs)"
+            )
     expected = compute_model_id(
         manifest.files[EMBEDDER]["sha256"], manifest.input_px, manifest.blur_sigma_px
     )
@@ -143,17 +196,40 @@ def _check(directory: Path, manifest: Manifest) -> None:
         )
 
 
-def _check_file(directory: Path, name: str, fact: dict[str, Any]) -> None:
-    path = directory / name
-    if Path(name).name != name or not path.is_file():
-        raise ModelContractError(f"model bundle {directory}: file {name} is missing")
-    size = path.stat().st_size
-    if size != fact.get("bytes") or size > _MAX_FILE_BYTES:
-        raise ModelContractError(
-            f"model bundle {directory}: {name} has {size} bytes, the manifest says {fact.get('bytes')}"
-        )
-    if sha256_of(path) != fact.get("sha256"):
-        raise ModelContractError(f"model bundle {directory}: {name} was altered (SHA-256 differs)")
+def _check_sizes(directory: Path, files: dict[str, dict[str, Any]]) -> None:
+    """Names and sizes of all files, before any of them is read."""
+    total = 0
+    for name, fact in files.items():
+        if not is_plain_name(name):
+            raise ModelContractError(
+                f"model bundle {directory}: {MANIFEST} lists {name[:80]!a}; "
+                "expected the name of a file beside it"
+            )
+        path = directory / name
+        if not path.is_file():
+            raise ModelContractError(f"model bundle {directory}: file {name} is missing")
+        size = path.stat().st_size
+        if size != fact.get("bytes"):
+            raise ModelContractError(
+                f"model bundle {directory}: {name} has {size} bytes, the manifest says "
+                f"{fact.get('bytes')}"
+            )
+        total += size
+        if total > MAX_BUNDLE_BYTES:
+            raise ModelContractError(
+                f"model bundle {directory}: its files are larger than {MAX_BUNDLE_BYTES} bytes "
+                f"at {name}; that is no bundle"
+            )
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name can only mean a file directly in a folder, on any system."""
+    return (
+        name not in ("", ".", "..")
+        and name.isprintable()
+        and not set(name) & set("/\\:")
+        and len(name) <= 100
+    )
 
 
 def sha256_of(path: Path) -> str:
