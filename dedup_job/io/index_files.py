@@ -11,7 +11,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from annoy import AnnoyIndex
 
@@ -19,7 +19,7 @@ from dedup_job.errors import ModelContractError
 from dedup_job.kernels.bundle import is_plain_name, sha256_of
 
 INDEX_FORMAT = 1
-METRIC = "angular"
+METRIC: Final = "angular"
 _MAX_DESCRIPTION_BYTES = 64_000
 # A node of Annoy's angular index: descendants (int32), two children or a norm, then the vector.
 _NODE_HEAD_BYTES, _NODE_FLOAT_BYTES = 12, 4
@@ -185,7 +185,23 @@ def _verify(data: Path, known: IndexDescription) -> tuple[int, ...]:
         raise _unusable(data, "is empty")
     if sha256_of(data) != known.sha256:
         raise _unusable(data, "was altered (SHA-256 differs)")
+    if _items_below_the_roots(data, known) != {known.n_items}:
+        # The hash is right, so the description is wrong: Annoy would read vectors at wrong places.
+        raise _unusable(
+            data, f"has no {known.n_trees} trees of {known.n_items} items in {known.dim} dimensions"
+        )
     return identity
+
+
+def _items_below_the_roots(data: Path, known: IndexDescription) -> set[int]:
+    """What the roots, the last `n_trees` nodes, say of the number of items below them."""
+    node = _NODE_HEAD_BYTES + _NODE_FLOAT_BYTES * known.dim
+    found = set()
+    with data.open("rb") as stream:
+        for tree in range(1, min(known.n_trees, known.n_bytes // node) + 1):
+            stream.seek(known.n_bytes - tree * node)
+            found.add(int.from_bytes(stream.read(4), "little", signed=True))
+    return found
 
 
 def _identity(path: Path) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import annoy.annoylib
 import pytest
+from annoy import AnnoyIndex
 
 from dedup_job.errors import DedupError, ModelContractError
 from dedup_job.io import index_files
@@ -47,6 +48,16 @@ def test_what_was_saved_is_opened_and_answers_alike(stored):
     assert sorted(path.name for path in stored.parent.iterdir()) == ["cell.ann", "cell.json"]
 
 
+@pytest.mark.parametrize("n_items", [1, 2, 17])
+def test_a_tiny_index_is_opened(tmp_path, n_items):
+    index = AnnoyIndex(3, "angular")
+    for item in range(n_items):
+        index.add_item(item, [1.0, float(item), 0.5])
+    index.build(4, 1)
+    save_index(tmp_path, "tiny", index, FACTS)
+    assert len(open_index(tmp_path, "tiny").get_nns_by_item(0, 50)) == n_items
+
+
 def test_an_index_may_be_saved_again_while_the_old_one_is_open(stored):
     old = open_index(stored.parent, "cell")
     before = old.get_nns_by_item(3, 5)
@@ -82,7 +93,7 @@ def test_a_damaged_file_is_refused_and_annoy_alone_would_not(stored, damage, alo
 def test_another_dimension_kills_annoy_and_is_refused(stored):
     assert ask_unverified(stored, dim=35)[0] < 0  # by a signal
     change(stored, dim=35)
-    with pytest.raises(ModelContractError, match="no 2000 or more nodes of dimension 35"):
+    with pytest.raises(ModelContractError, match="no 8 trees of 2000 items in 35 dimensions"):
         open_index(stored.parent, "cell")
 
 
@@ -91,8 +102,10 @@ def test_another_dimension_kills_annoy_and_is_refused(stored):
     [
         ({"metric": "euclidean"}, "metric euclidean; this version reads"),
         ({"index_format": 2}, "is of format 2"),
-        ({"n_items": 1_999}, "holds 2000 items in 8 trees, its description says 1999"),
+        ({"n_items": 1_999}, "no 8 trees of 1999 items"),
         ({"n_trees": 9}, "says 2000 in 9"),
+        ({"n_trees": 7}, "holds 2000 items in 8 trees, its description says 2000 in 7"),
+        ({"n_trees": 0}, "no 0 trees"),
         ({"n_items": 10**9}, "no 1000000000 or more nodes"),
         ({"dim": 0}, "damaged cell.json"),
         ({"dim": True}, "damaged cell.json"),
