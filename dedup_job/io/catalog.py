@@ -241,7 +241,7 @@ def _missing(name: str, setting: str, names: list[str], delimiter: str) -> str:
     other_delimiter = next((mark for mark in ";\t|,:" if names and mark in names[0]), "")
     if len(names) == 1 and other_delimiter not in ("", delimiter):
         return f"{message}. Is {other_delimiter!r} the delimiter? Use --set catalog.delimiter=..."
-    folded = {other.strip().lower(): other for other in names}
+    folded = {other.strip().lower(): other for other in names if other.isprintable()}
     close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
     guess = repr(folded[close[0]]) if close else "COLUMN"
     suggestion = f" Did you mean {guess}?" if close else ""

@@ -242,6 +242,8 @@ def open_parquet(stream: BinaryIO) -> pq.ParquetFile:
     """
     try:
         return pq.ParquetFile(stream, page_checksum_verification=True)
+    except UnicodeDecodeError:
+        raise CatalogError("a column name of this Parquet file is not UTF-8") from None
     except (pa.ArrowException, OSError) as error:
         raise CatalogError(f"it is not a readable Parquet file: {one_line(error)}") from None
 
