@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from dedup_job.commands.maintenance import maintain
+from dedup_job.commands.safe_text import visible
 from dedup_job.io.lease import LeaseOwner, read_lease
 from dedup_job.io.manifests import RunManifest, has_data, list_runs
 from dedup_job.io.retention import prune_runs
@@ -107,4 +108,4 @@ def _table(lines: list[RunLine]) -> list[str]:
         text.append(form.format(line.run_id, line.run_date, line.status, *shown, seconds))
         if line.error:
             text.append(f"    {line.error}")
-    return text
+    return [visible(line) for line in text]

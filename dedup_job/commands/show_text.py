@@ -3,6 +3,7 @@
 import textwrap
 
 from dedup_job.commands.run_report import GroupSummary, RunReport
+from dedup_job.commands.safe_text import visible
 from dedup_job.errors import REASON_MEANING, RejectReason
 
 WIDTH = 80
@@ -12,8 +13,11 @@ EXPECTED_FALSE = "candidates.expected_false_pairs"
 
 
 def report_lines(report: RunReport) -> list[str]:
-    """Lay the report out, one string a line, without line ends."""
-    return [
+    """Lay the report out, one string a line, without line ends.
+
+    Names come from a catalog of strangers: nothing in them reaches the terminal as a command.
+    """
+    lines = [
         *_heading(report),
         "",
         *_counts(report),
@@ -21,6 +25,7 @@ def report_lines(report: RunReport) -> list[str]:
         *_top_groups(report.top_groups),
         *_rejects(report.rejects),
     ]
+    return [visible(line) for line in lines]
 
 
 def _heading(report: RunReport) -> list[str]:
