@@ -32,6 +32,7 @@ from dedup_job.nightly.look_ahead import (
 )
 from dedup_job.nightly.machine_checks import (
     check_core_memory,
+    check_driver_limit,
     check_executors,
     check_java,
     check_machine,
@@ -124,7 +125,7 @@ def examine(
     task = _open_task(settings, is_dry_run)
     found = Preflight(tell)
     machine = read_machine()
-    found.add(check_machine(machine))
+    found.add([*check_machine(machine), *check_driver_limit(machine)])
     java = None if under_spark_submit() else find_java(current_environment())
     if java is not None:
         found.add([check_java(java)])
@@ -184,8 +185,7 @@ def _look_at_warehouse(found: Preflight, task: _Task) -> WarehouseAccess | None:
 
 def _tell_what_is_left(found: Preflight) -> None:
     what = ", ".join(found.failures)
-    detail = f"not looked at what comes next, as that needs: {what}"
-    found.add([Finding(Level.WARN, "not looked at", detail)])
+    found.add([Finding(Level.WARN, "all else", f"not looked at, as it needs: {what}")])
 
 
 def _ask_executors(

@@ -57,10 +57,17 @@ class Machine:
 
 @dataclass(frozen=True)
 class Java:
-    """The Java that Spark would start. `version` is '' where there is none; `path` as it is called."""
+    """The Java that Spark would start.
+
+    Attributes:
+        path: as it is called.
+        version: '' when it does not tell one.
+        problem: what it said, or the system, in place of a version.
+    """
 
     path: str
     version: str
+    problem: str = ""
 
     @property
     def major(self) -> int:
@@ -90,7 +97,7 @@ def find_java(environment: Mapping[str, str]) -> Java:
     home = environment.get("JAVA_HOME", "")
     path = f"{home}/bin/java" if home else "java"
     try:
-        said = subprocess.run(
+        answer = subprocess.run(
             [path, "-version"],
             env=dict(environment),
             capture_output=True,
@@ -99,10 +106,15 @@ def find_java(environment: Mapping[str, str]) -> Java:
             timeout=_JAVA_TIMEOUT_S,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return Java(path, "")
-    found = re.search(r' version "([^"]+)"', said.stderr + said.stdout)
-    return Java(path, found[1] if found else "")
+    except OSError as error:
+        return Java(path, "", error.strerror or type(error).__name__)
+    except subprocess.TimeoutExpired:
+        return Java(path, "", f"no answer within {_JAVA_TIMEOUT_S} s")
+    said = answer.stderr + answer.stdout
+    found = re.search(r' version "([^"]+)"', said)
+    if found is None:
+        return Java(path, "", " ".join(said.split())[:200] or f"exit code {answer.returncode}")
+    return Java(path, found[1])
 
 
 def child_environment() -> dict[str, str]:

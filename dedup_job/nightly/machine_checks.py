@@ -5,14 +5,21 @@ A finding that is not ok names what was found, what is needed, and the setting o
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dedup_job.io.machine import PACKAGE, Java, Machine
+from dedup_job.nightly.estimate import PHOTO_WORKER_MB
 from dedup_job.nightly.executors import Executor
 from dedup_job.nightly.findings import Finding, Level, for_all
 
 MIN_PYTHON, MIN_JAVA = (3, 11), 17  # as setup.py and scripts/check_machine.sh say
 # Beyond what a worker takes with its model: less and even a small photo stage fails.
 _MIN_HEADROOM_MB = 256
+# Address space of a worker with its model where nothing limits it; measured. Most is never touched.
+_WORKER_ADDRESS_MB = 1600
+_JAVA_ADDRESS_MB = 8_000
+_JAVA_LACKS_MEMORY = ("Could not allocate", "Could not reserve", "insufficient memory")
+_NO_ADDRESS_SPACE = ("failed to map segment", "MemoryError", "Cannot allocate memory")
 _FEW_FILES, _TOO_FEW_FILES = 1024, 256  # a worker of 16 fetch threads holds about 100
 
 
@@ -22,11 +29,26 @@ def check_java(java: Java) -> Finding:
         f"Spark needs Java {MIN_JAVA} or newer: point JAVA_HOME at one, or install it "
         "(Debian: apt-get install openjdk-17-jre-headless)"
     )
+    if any(sign in java.problem for sign in _JAVA_LACKS_MEMORY):
+        detail = f"{java.path}: {java.problem}; raise what limits this process: ulimit -v unlimited"
+        return Finding(Level.FAIL, "Java", detail)
     if not java.version:
-        return Finding(Level.FAIL, "Java", f"{java.path} does not run; {help_}")
+        return Finding(Level.FAIL, "Java", f"{java.path}: {java.problem}; {help_}")
     if java.major < MIN_JAVA:
         return Finding(Level.FAIL, "Java", f"{java.version} ({java.path}); {help_}")
     return Finding(Level.OK, "Java", f"{java.version} ({java.path})")
+
+
+def check_driver_limit(machine: Machine) -> list[Finding]:
+    """Whether the driver's RLIMIT_AS lets Java start; nothing without a limit."""
+    limit = machine.address_space_mb
+    if limit is None or limit >= _JAVA_ADDRESS_MB:
+        return []
+    detail = (
+        f"RLIMIT_AS is {limit} MB; Java reserves more than it uses, and below {_JAVA_ADDRESS_MB} MB "
+        "it may not start: ulimit -v unlimited"
+    )
+    return [Finding(Level.WARN, "address space", detail)]
 
 
 def check_machine(machine: Machine) -> list[Finding]:
@@ -109,7 +131,7 @@ def check_address_space(
     limit, used = machine.address_space_mb, machine.used_address_space_mb or 0
     if limit is None:
         return Finding(Level.OK, "address space", "no limit (RLIMIT_AS)")
-    needed = used + max(decode_memory_mb, _MIN_HEADROOM_MB)
+    needed = max(used, _WORKER_ADDRESS_MB) + max(decode_memory_mb, _MIN_HEADROOM_MB)
     found = f"RLIMIT_AS is {limit} MB, a worker takes {used} MB of it before the first photo"
     remedy = _raise_address_space(needed, pyspark_memory)
     if limit < used + _MIN_HEADROOM_MB:
@@ -146,6 +168,11 @@ def explain_failed_look(error: str, pyspark_memory: str | None) -> Finding:
             f"spark.executor.pyspark.memory is {pyspark_memory}, shared by the cores of an "
             "executor; less than about 1.5g for every core ends a worker as it starts: unset it"
         )
+    elif any(sign in error for sign in _NO_ADDRESS_SPACE):
+        remedy = (
+            "address space or memory is short: raise the limit that the executors are started with "
+            "(ulimit -v), and spark.executor.memoryOverhead"
+        )
     elif "VERSION_MISMATCH" in error:
         remedy = "driver and executors need one Python: name it with spark.pyspark.python"
     elif "No module named" in error:
@@ -180,29 +207,34 @@ def check_executors(
 
     def check(executor: Executor) -> list[Finding]:
         machine = executor.machine
-        found = [
-            *(f for f in check_machine(machine) if f.level is not Level.OK),
-            *compare_machines(driver, machine),
-            check_address_space(machine, decode_memory_mb, pyspark_memory),
-        ]
+        space = check_address_space(machine, decode_memory_mb, pyspark_memory)
+        if (
+            space.level is Level.FAIL
+        ):  # libraries and model fail for it, and reinstalling helps none
+            failed = [*machine.broken, *(["the model"] if executor.model_problem else [])]
+            detail = f"{space.detail}. Not loaded there: {', '.join(failed) or 'nothing yet'}"
+            return [replace(space, detail=detail)]
+        own = [finding for finding in check_machine(machine) if finding.level is not Level.OK]
+        model = Finding(Level.OK, "model", "loaded, golden embeddings agree")
         if executor.model_problem:
-            detail = f"{executor.model_problem}; see `address space` and the libraries above"
-            found.append(Finding(Level.FAIL, "model", detail))
-        else:
-            found.append(Finding(Level.OK, "model", "loaded, golden embeddings agree"))
-        return found
+            model = Finding(Level.FAIL, "model", executor.model_problem)
+        return [*own, *compare_machines(driver, machine), space, model]
 
+    findings = for_all(executors, check)
+    differs = any(compare_machines(driver, executor.machine) for executor in executors)
     n_cores = sum(executor.n_workers for executor in executors)
     javas = ", ".join(sorted({executor.java for executor in executors}))
-    answered = f"{len(executors)} answered with {n_cores} Python workers in all, Java {javas}"
-    findings = [Finding(Level.OK, "executors", answered)]
+    answered = (
+        f"{len(executors)} answered with {n_cores} Python workers in all, Java {javas}; Python and "
+        f"libraries {'differ from the driver' if differs else 'as on the driver'}"
+    )
     if n_wanted is not None and len(executors) < n_wanted:
         detail = (
             f"{answered}; spark.executor.instances asks for {n_wanted}: the cluster has no room for "
             "the others, or they start late"
         )
-        findings = [Finding(Level.WARN, "executors", detail)]
-    return findings + for_all(executors, check)
+        return [Finding(Level.WARN, "executors", detail), *findings]
+    return [Finding(Level.OK, "executors", answered), *findings]
 
 
 def check_core_memory(
@@ -240,10 +272,12 @@ def check_core_memory(
             )
             findings.append(Finding(Level.WARN, "memory", detail))
         limit = machine.address_space_mb
-        if limit is not None and limit < needed_mb + (machine.used_address_space_mb or 0):
+        # Where the search needs no more than photos do, `check_address_space` has said it all.
+        is_search = needed_mb > PHOTO_WORKER_MB
+        if limit is not None and is_search and limit < needed_mb + _WORKER_ADDRESS_MB:
             detail = (
                 f"RLIMIT_AS is {limit} MB, the candidate search needs {needed_mb} MB beyond the "
-                f"{machine.used_address_space_mb} MB a worker starts with: raise "
+                f"{_WORKER_ADDRESS_MB} MB a worker starts with: raise "
                 "spark.executor.pyspark.memory (or ulimit -v), or lower candidates.max_cell_rows"
             )
             findings.append(Finding(Level.WARN, "memory", detail))
