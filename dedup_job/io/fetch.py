@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dedup_job.errors import ImageRejected, RejectReason
+from dedup_job.errors import ConfigError, ImageRejected, RejectReason
 from dedup_job.io.fetch_policy import FetchPolicy
 from dedup_job.io.http_client import fetch_http
-from dedup_job.io.object_store import fetch_object, open_object_store
+from dedup_job.io.object_store import check_bucket, fetch_object, open_object_store
 from dedup_job.io.uris import local_path, refused, resolve, split_scheme
 from dedup_job.kernels.validators import Fetched, Validator, utc_from_ns
 
@@ -66,7 +66,6 @@ class Fetcher:
 
         Raises:
             ImageRejected: with one of the reasons URI_REFUSED to TOO_MANY_BYTES, or TRUNCATED.
-            ConfigError: an object store's package is not installed.
         """
         uri = resolve(uri, "/")
         scheme, _ = split_scheme(uri)
@@ -76,12 +75,16 @@ class Fetcher:
             return self._fetch_file(local_path(uri), known)
         if scheme in ("http", "https"):
             return fetch_http(uri, self._policy, known)
+        check_bucket(uri, self._policy)
         return fetch_object(self._store(scheme), uri, self._policy, known)
 
     def _store(self, scheme: str) -> Any:
         with self._lock:
             if scheme not in self._stores:
-                self._stores[scheme] = open_object_store(scheme, self._policy)
+                try:
+                    self._stores[scheme] = open_object_store(scheme, self._policy)
+                except ConfigError as error:  # one stranger's gs:// row must not end the night
+                    raise refused(f"{error}, or leave it out of fetch.allow_schemes") from None
             return self._stores[scheme]
 
     def _fetch_file(self, path: str, known: Validator | None) -> Fetched:

@@ -53,6 +53,17 @@ def open_object_store(scheme: str, policy: FetchPolicy | None = None) -> Any:
     return store
 
 
+def check_bucket(uri: str, policy: FetchPolicy) -> None:
+    """Check that a policy allows the bucket of an s3 or gs URI, before its store is opened.
+
+    Raises:
+        ImageRejected: URI_REFUSED.
+    """
+    bucket, _ = split_object(uri)
+    if bucket not in policy.buckets and "*" not in policy.buckets:
+        raise refused(f"bucket {bucket} is not in fetch.allow_buckets")
+
+
 def fetch_object(
     store: Any, uri: str, policy: FetchPolicy, known: Validator | None = None
 ) -> Fetched:
@@ -63,14 +74,11 @@ def fetch_object(
     read once more another night.
 
     Raises:
-        ImageRejected: URI_REFUSED, NOT_FOUND, ACCESS_DENIED, HTTP_ERROR, UNREACHABLE, TIMEOUT or
-            TOO_MANY_BYTES.
+        ImageRejected: NOT_FOUND, ACCESS_DENIED, HTTP_ERROR, UNREACHABLE, TIMEOUT or TOO_MANY_BYTES.
     """
     from fsspec.asyn import sync
 
     bucket, key = split_object(uri)
-    if bucket not in policy.buckets and "*" not in policy.buckets:
-        raise refused(f"bucket {bucket} is not in fetch.allow_buckets")
     scheme, _ = split_scheme(uri)
     limit = policy.max_bytes
     read = _read_s3 if scheme == "s3" else _read_gs

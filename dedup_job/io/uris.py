@@ -77,7 +77,7 @@ def split_object(uri: str) -> tuple[str, str]:
     """Split an s3 or gs URI into (bucket, key).
 
     Raises:
-        ImageRejected: URI_REFUSED when it is chained or has no bucket or no key.
+        ImageRejected: URI_REFUSED when it is chained, has no bucket or no key, or holds `..`.
     """
     scheme, rest = split_scheme(uri)
     bucket, _, key = rest.removeprefix("//").partition("/")
@@ -85,6 +85,8 @@ def split_object(uri: str) -> tuple[str, str]:
         raise refused("chained URIs ('::') are never fetched; see fetch.allow_schemes")
     if not rest.startswith("//") or not _BUCKET.fullmatch(bucket) or not key:
         raise refused(f"expected {scheme}://BUCKET/KEY with a bucket of fetch.allow_buckets")
+    if ".." in key.split("/"):  # a gateway before the store may take it for a step up
+        raise refused("'..' in a key could leave the bucket (fetch.allow_buckets)")
     return bucket, key
 
 

@@ -865,3 +865,22 @@ def test_a_missing_package_names_its_extra(monkeypatch):
     for scheme, extra in [("s3", "s3"), ("gs", "gcs")]:
         with pytest.raises(ConfigError, match=rf"catalog-dedup\[{extra}\]"):
             object_store.open_object_store(scheme)
+
+
+def test_a_row_whose_store_has_no_package_costs_that_row(monkeypatch):
+    def missing(*_args, **_kwargs):
+        raise ImportError("Please install gcsfs")
+
+    monkeypatch.setattr("fsspec.filesystem", missing)
+    parts = ("catalog-dedup[gcs]", "fetch.allow_schemes")
+    reject(make_fetcher(), "gs://b/a", RejectReason.URI_REFUSED, *parts)
+
+
+def test_a_bucket_that_is_not_allowed_is_refused_before_its_store_is_opened(monkeypatch):
+    monkeypatch.delattr("dedup_job.io.fetch.open_object_store")
+    reject(
+        make_fetcher(allow_buckets=("mine",)),
+        "s3://other/a",
+        RejectReason.URI_REFUSED,
+        "fetch.allow_buckets",
+    )

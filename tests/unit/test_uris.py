@@ -65,6 +65,8 @@ def test_resolves_to_one_absolute_form(uri, base, expected):
         ("s3://", LOCAL),
         ("s3://bucket", LOCAL),
         ("s3://user:secret@bucket/a.jpg", LOCAL),
+        ("s3://bucket/../other/a.jpg", LOCAL),
+        ("gs://bucket/x/../../other/a.jpg", LOCAL),
         ("../a.jpg", S3),
         ("x/../../a.jpg", HTTP),
         ("a" * 10_000, LOCAL),
