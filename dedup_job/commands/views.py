@@ -8,8 +8,11 @@ in Spark SQL it is an error, as an empty answer would look like a night without 
 `create_views` knows no such moment.
 """
 
+from pathlib import Path
+
 from pyspark.sql import SparkSession
 
+from dedup_job.commands.safe_text import visible
 from dedup_job.errors import ConfigError
 from dedup_job.io.latest import read_latest
 from dedup_job.io.manifests import LATEST
@@ -90,10 +93,14 @@ def view_statements(warehouse: str, dialect: str) -> list[str]:
         ConfigError: the warehouse's name cannot be written in a file pattern of SQL.
     """
     folder = open_warehouse(warehouse)
-    if unsafe := sorted(set(folder.uri) & set("'`\\*?[]{}")):
+    if folder.is_local and ".." in Path(folder.uri).parts:
+        # Engines list files by their real names: no path with `..` would be among them.
+        folder = Folder(str(Path(folder.uri).resolve()))
+    unsafe = sorted({c for c in folder.uri if c in "'`\\*?[]{}" or not c.isprintable()})
+    if unsafe:
         raise ConfigError(
-            f"--warehouse: {folder.uri} holds {' '.join(unsafe)}, which mean something else in a "
-            "SQL file pattern; name it by a symbolic link without them"
+            f"--warehouse: {visible(folder.uri)} holds {visible(' '.join(unsafe))}, which mean "
+            "something else in a SQL file pattern; name it by a symbolic link without them"
         )
     if dialect == "spark":
         # Spark's own readers know Amazon's store as s3a.

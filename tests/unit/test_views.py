@@ -98,3 +98,13 @@ def test_the_command_prints_a_statement_a_view(tmp_path, capsys, dialect):
 def test_a_warehouse_whose_name_is_a_pattern_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"holds ' \*, which mean something else"):
         view_statements(str(tmp_path / "it's*"), "duckdb")
+    with pytest.raises(ConfigError, match="a\ufffdb holds \ufffd, which mean"):
+        view_statements(str(tmp_path / "a\x1bb"), "duckdb")
+
+
+def test_a_warehouse_may_be_named_by_its_parent(warehouse, tmp_path):
+    night(warehouse, "r1", 2, "2026-01-01")
+    (tmp_path / "beside").mkdir()
+    connection = duckdb.connect()
+    connection.execute(view_statements(f"{tmp_path}/beside/..", "duckdb")[0])
+    assert connection.execute("SELECT count(*) FROM current_duplicates").fetchone() == (2,)
