@@ -190,7 +190,11 @@ def load_keras_model(path: Path) -> Any:
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises what its parts raise: there is no common class
-        raise ModelContractError(f"{path} cannot be loaded: {one_line(error)}") from None
+        # Of a layer within a model Keras says first which model, at length, and then what was wrong.
+        cause = " ".join(str(error).split()).rpartition("Exception encountered: ")[2]
+        raise ModelContractError(
+            f"{path} cannot be loaded: {cause[:200] or one_line(error)}"
+        ) from None
 
 
 def _import_tensorflow() -> Any:
