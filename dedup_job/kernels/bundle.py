@@ -24,6 +24,8 @@ MANIFEST = "manifest.json"
 # A bundle is tens of megabytes, its manifest kilobytes; anything far larger is a mistake or an attack.
 MAX_BUNDLE_BYTES = 500_000_000
 _MAX_MANIFEST_BYTES = 4_000_000
+# Files that are read whole.
+_MAX_FILE_BYTES = {CALIBRATION: 16_000_000, GOLDEN: 64_000_000}
 _MAX_DIM, _MAX_INPUT_PX = 8_192, 2_048
 
 
@@ -215,10 +217,11 @@ def _check_sizes(directory: Path, files: dict[str, dict[str, Any]]) -> None:
                 f"{fact.get('bytes')}"
             )
         total += size
-        if total > MAX_BUNDLE_BYTES:
+        most = _MAX_FILE_BYTES.get(name, MAX_BUNDLE_BYTES)
+        if size > most or total > MAX_BUNDLE_BYTES:
             raise ModelContractError(
-                f"model bundle {directory}: its files are larger than {MAX_BUNDLE_BYTES} bytes "
-                f"at {name}; that is no bundle"
+                f"model bundle {directory}: {name} has {size} bytes, all files so far {total}; "
+                f"that is no bundle (at most {most}, and {MAX_BUNDLE_BYTES} in all)"
             )
 
 

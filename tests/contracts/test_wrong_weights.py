@@ -19,6 +19,8 @@ from dedup_job.kernels.model import (
     load_keras_model,
     to_unit_rows,
 )
+from model_training.backbone import load_backbone
+from model_training.config import NetworkConfig
 from tests.broken_bundles import (
     DEFAULT,
     copy_bundle,
@@ -29,6 +31,7 @@ from tests.broken_bundles import (
     zero_keras_kernel,
     zeroed,
 )
+from tests.hostile.keras_files import zeros
 
 ROOT = Path(__file__).parents[2]
 # What is left between a golden cosine and the limit, on either side.
@@ -132,6 +135,14 @@ def test_each_runtime_is_compared_with_its_own_golden_vectors(tmp_path, golden):
     with pytest.raises(ModelContractError, match="golden embeddings differ"):
         compare_golden(embedder, both, "tensorflow")
     compare_golden(embedder, golden, "tensorflow")  # an earlier bundle: only int8 vectors
+
+
+@pytest.mark.training
+def test_published_weights_are_looked_at_before_they_are_unpacked(tmp_path):
+    zeros(119)(tmp_path / "resnet.keras")
+    config = NetworkConfig(width=1.0, backbone_weights=str(tmp_path / "resnet.keras"))
+    with pytest.raises(ModelContractError, match="would unpack from 1942"):
+        load_backbone(None, config)
 
 
 def test_keras_files_are_loaded_in_one_place_and_in_safe_mode():

@@ -377,6 +377,11 @@ CASES: tuple[Case, ...] = (
         bundle(_sparse(EMBEDDER, 2 * 10**9), "that is no bundle"),
     ),
     Case(
+        "bundle: calibration of 100 MB, as listed",
+        "error: that is no bundle",
+        bundle(_sparse(CALIBRATION, 10**8), "that is no bundle"),
+    ),
+    Case(
         "bundle: many files, too large together",
         "error: that is no bundle",
         bundle(_many_files, "that is no bundle"),
