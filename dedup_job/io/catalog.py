@@ -20,9 +20,8 @@ from dedup_job.io import catalog_formats as formats
 from dedup_job.io.catalog_files import (
     CatalogFiles,
     catalog_base,
-    explained,
     find_catalog,
-    open_file,
+    opened,
 )
 from dedup_job.io.uris import redact
 from dedup_job.kernels.ranking import parse_canonical_order
@@ -195,18 +194,15 @@ def _images_part(found: CatalogFiles, config: CatalogConfig, columns: CatalogCol
 
 def _inspect(part: Part) -> tuple[list[str], list[Part]]:
     """Read a file's header on the driver: its column names, and the parts to read it in."""
-    with explained(part.location), open_file(part.location) as stream:
-        try:
-            if part.format == "csv":
-                return formats.read_csv_header(stream, part.delimiter), [part]
-            if part.format == "jsonl":
-                return formats.read_jsonl_keys(stream), [part]
-            file = formats.open_parquet(stream)
-            columns = part.columns
-            formats.check_parquet_types(file.schema_arrow, columns.ids, columns.names)
-            return list(file.schema_arrow.names), _cut_by_row_groups(part, file.metadata)
-        except CatalogError as error:
-            raise CatalogError(f"catalog {redact(part.location)}: {error}") from None
+    with opened(part.location) as stream:
+        if part.format == "csv":
+            return formats.read_csv_header(stream, part.delimiter), [part]
+        if part.format == "jsonl":
+            return formats.read_jsonl_keys(stream), [part]
+        file = formats.open_parquet(stream)
+        columns = part.columns
+        formats.check_parquet_types(file.schema_arrow, columns.ids, columns.names)
+        return list(file.schema_arrow.names), _cut_by_row_groups(part, file.metadata)
 
 
 def _cut_by_row_groups(part: Part, metadata: Any) -> list[Part]:
@@ -253,7 +249,7 @@ def _records(part: Part) -> Iterator[formats.Record]:
     if part.format == "images":
         yield from formats.read_images(part.location, columns.sku, columns.uri)
         return
-    with explained(part.location), open_file(part.location) as stream:
+    with opened(part.location) as stream:
         if part.format == "csv":
             yield from formats.read_csv(stream, part.delimiter, columns.names)
         elif part.format == "jsonl":

@@ -1,6 +1,7 @@
 """Where a catalog's files are: on this machine or in an object store, one file or a folder."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,8 +67,8 @@ def find_catalog(config: CatalogConfig) -> CatalogFiles:
     with explained(location):
         if is_folder(location):
             return _find_in_folder(location, config.format)
-        with open_file(location) as stream:
-            head = stream.read(4096)
+    with opened(location) as stream:
+        head = stream.read(4096)
     if config.format == "images":
         raise CatalogError(f"catalog {redact(location)} is a file; format 'images' needs a folder")
     form = _sniff(location, head) if config.format == "auto" else config.format
@@ -75,8 +76,15 @@ def find_catalog(config: CatalogConfig) -> CatalogFiles:
 
 
 def open_file(location: str) -> BinaryIO:
-    """Open a local path or an s3 or gs URI for reading at any position."""
+    """Open a local path or an s3 or gs URI for reading at any position.
+
+    Raises:
+        CatalogError: a pipe or device: a catalog is read more than once, and opening one may hang.
+    """
     if location.startswith("/"):
+        mode = os.stat(location).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise CatalogError("it is not a regular file")
         return open(location, "rb")
     store = open_object_store(split_scheme(location)[0])
     return cast(BinaryIO, store.open(location, "rb"))
@@ -99,6 +107,17 @@ def list_files(folder: str) -> list[str]:
     return sorted(
         name for name in names if not any(part[:1] in (".", "_") for part in name.split("/"))
     )
+
+
+@contextmanager
+def opened(location: str) -> Iterator[BinaryIO]:
+    """Open a catalog file; what is wrong with it, whoever finds it, is told with its location."""
+    with explained(location):
+        try:
+            with open_file(location) as stream:
+                yield stream
+        except CatalogError as error:
+            raise CatalogError(f"catalog {redact(location)}: {error}") from None
 
 
 @contextmanager

@@ -255,8 +255,8 @@ def check_parquet_types(schema: pa.Schema, ids: Sequence[str], columns: Iterable
         CatalogError: one is nested or of no textual form, or an id is a float.
     """
     for name in columns:
-        if name not in schema.names:
-            continue
+        if schema.names.count(name) != 1:
+            continue  # absent or ambiguous: told when the header is checked
         kind = _plain_type(schema.field(name).type)
         if name in ids and not _is_id_type(kind):
             raise CatalogError(f"column {name!r} is {kind}; ids must be text or whole numbers")
