@@ -190,6 +190,20 @@ PLACEHOLDER_IMAGES = _table(
     _RUN_ID,
 )
 
+LOOK_ALIKE_IDS = _table(
+    "look_alike_ids",
+    "a SKU whose id looks like another SKU's, and is treated as another",
+    Column("sku_id", "string", "as in the catalog"),
+    Column(
+        "skeleton",
+        "string",
+        "what the id looks like: invisible characters, spaces, full width, composed letters and "
+        "letters of other alphabets that are drawn alike are one; equal for ids that look alike",
+    ),
+    Column("n_skus", "bigint", "SKUs with this skeleton"),
+    _RUN_ID,
+)
+
 RUNS = _table(
     "runs",
     "a run",
@@ -235,6 +249,7 @@ REPORT_TABLES = (
     GROUP_CHANGES,
     REJECTED_IMAGES,
     PLACEHOLDER_IMAGES,
+    LOOK_ALIKE_IDS,
     RUNS,
     RUN_METRICS,
 )

@@ -15,6 +15,7 @@ from dedup_job.tables import (
     DUPLICATE_PAIRS,
     GROUP_CHANGES,
     IMAGE_EMBEDDINGS,
+    LOOK_ALIKE_IDS,
     PLACEHOLDER_IMAGES,
     REJECTED_IMAGES,
     SCORED_PAIRS,
@@ -28,6 +29,7 @@ _SKU_COLUMNS = {
     DUPLICATE_PAIRS.name: ["sku_id_a", "sku_id_b"],
     GROUP_CHANGES.name: ["added_sku_ids", "removed_sku_ids"],
     REJECTED_IMAGES.name: ["sku_id"],
+    LOOK_ALIKE_IDS.name: ["sku_id"],
     CATALOG_IMAGES.name: ["sku_id"],
 }
 _CONTENT_COLUMNS = {

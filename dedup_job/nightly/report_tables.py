@@ -15,12 +15,14 @@ from dedup_job.stages.candidates import SearchOutcome
 from dedup_job.stages.changes import group_changes
 from dedup_job.stages.embeddings import count_rows_by_origin
 from dedup_job.stages.groups import Grouping
+from dedup_job.stages.look_alike_ids import look_alike_ids
 from dedup_job.stages.photo_plan import remember_images
 from dedup_job.stages.reports import (
     RunIdentity,
     arrange,
     report_changes,
     report_groups,
+    report_look_alikes,
     report_pairs,
     report_placeholders,
     report_rejects,
@@ -31,6 +33,7 @@ from dedup_job.tables import (
     DUPLICATE_PAIRS,
     GROUP_CHANGES,
     IMAGE_EMBEDDINGS,
+    LOOK_ALIKE_IDS,
     PLACEHOLDER_IMAGES,
     REJECTED_IMAGES,
     SCORED_PAIRS,
@@ -82,9 +85,18 @@ def store_reports(
         (GROUP_CHANGES, report_changes(changes, identity)),
         (REJECTED_IMAGES, report_rejects(found.catalog_rejects, found.photo_rejects, identity)),
         (PLACEHOLDER_IMAGES, report_placeholders(found.placeholders, identity)),
+        (LOOK_ALIKE_IDS, report_look_alikes(look_alike_ids(_named_skus(found)), identity)),
     ]
     stored = {table.name: _store(context, found, frame, table) for table, frame in frames}
     return {DUPLICATE_GROUPS.name: groups, **stored}
+
+
+def _named_skus(found: Findings) -> DataFrame:
+    """`sku_id` of every row that names a photo, of a delta night's carried rows too."""
+    rows = found.rows.select("sku_id")
+    if found.carried_rows is None:
+        return rows
+    return rows.unionByName(found.carried_rows.select("sku_id"))
 
 
 def store_state(context: RunContext, memory: Memory, found: Findings) -> dict[str, StoredTable]:

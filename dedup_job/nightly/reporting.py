@@ -39,6 +39,7 @@ from dedup_job.tables import (
     DUPLICATE_GROUPS,
     DUPLICATE_PAIRS,
     GROUP_CHANGES,
+    LOOK_ALIKE_IDS,
     REJECTED_IMAGES,
     RUN_METRICS,
     RUNS,
@@ -197,6 +198,7 @@ def _summarise(
         n_pairs=reports[DUPLICATE_PAIRS.name].n_rows,
         n_groups=read_table(context.spark, groups, ["is_canonical"]).where("is_canonical").count(),
         n_grouped_skus=groups.n_rows,
+        n_look_alike_skus=reports[LOOK_ALIKE_IDS.name].n_rows,
         wall_time_s=wall_time_s,
         photos_per_s=n_photos / max(context.seconds_of("embeddings"), 1e-9),
         dollars_per_million_photos=_cost(context, settings, n_photos, wall_time_s),
@@ -222,6 +224,7 @@ def _measure(context: RunContext, found: Findings, result: RunResult, record: Ru
     threshold, recall = found.outcome.threshold, found.outcome.estimate
     for name, value in asdict(result.rows).items():
         context.measure("catalog", f"rows_{name}", value, "rows")
+    context.measure("catalog", "look_alike_skus", result.n_look_alike_skus, "SKUs")
     for reason, value in result.rejects_by_reason.items():
         context.measure("catalog", f"rejected_{reason}", value, "rows")
     for name, value in asdict(result.photos).items():

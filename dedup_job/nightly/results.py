@@ -67,6 +67,7 @@ class RunResult:
     n_pairs: int
     n_groups: int
     n_grouped_skus: int
+    n_look_alike_skus: int
     wall_time_s: float
     photos_per_s: float
     dollars_per_million_photos: float | None
@@ -100,6 +101,11 @@ class RunResult:
             + self._cost(),
         ]
         lines += [f"  rejected       {n} {reason}" for reason, n in self.rejects_by_reason.items()]
+        if self.n_look_alike_skus:
+            lines += [
+                f"  look-alikes    {self.n_look_alike_skus} SKU ids look like another one "
+                "(table look_alike_ids)"
+            ]
         lines += [f"  note           {self.threshold_note}"] if self.threshold_note else []
         if self.resumed_from:
             steps = ", ".join(self.resumed_steps) or "nothing"

@@ -13,6 +13,7 @@ from dedup_job.tables import (
     DUPLICATE_GROUPS,
     DUPLICATE_PAIRS,
     GROUP_CHANGES,
+    LOOK_ALIKE_IDS,
     PLACEHOLDER_IMAGES,
     REJECTED_IMAGES,
     Table,
@@ -26,6 +27,7 @@ _SORT_KEYS = {
     GROUP_CHANGES.name: ["group_id"],
     REJECTED_IMAGES.name: ["position"],
     PLACEHOLDER_IMAGES.name: ["content_sha256"],
+    LOOK_ALIKE_IDS.name: ["skeleton", "sku_id"],
 }
 
 
@@ -98,6 +100,12 @@ def report_placeholders(placeholders: DataFrame, identity: RunIdentity) -> DataF
     return contents.withColumn("run_id", F.lit(identity.run_id)).select(
         *PLACEHOLDER_IMAGES.column_names
     )
+
+
+def report_look_alikes(look_alikes: DataFrame, identity: RunIdentity) -> DataFrame:
+    """`LOOK_ALIKE_IDS` from `stages.look_alike_ids.look_alike_ids`."""
+    named = look_alikes.withColumn("run_id", F.lit(identity.run_id))
+    return named.select(*LOOK_ALIKE_IDS.column_names)
 
 
 def arrange(frame: DataFrame, table: Table, n_rows: int) -> DataFrame:

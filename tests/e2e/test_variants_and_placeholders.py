@@ -83,3 +83,17 @@ def test_nine_rows_in_ten_of_one_picture_are_one_placeholder(spark, tmp_path):
     assert (result.rows.embedded, result.rows.placeholder) == (n_real, n_rows - n_real)
     assert read_report(tmp_path / "out", "duplicate_groups") == []
     assert result.n_pairs == 0
+
+
+def test_ids_that_look_alike_are_told_and_stay_apart(spark, tmp_path):
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(encode(draw_photo(3000 + i, 64, 80), ".png"))
+    skus = ["AB-1", "AB​-1", "AB-2", "00123"]
+    rows = [{"sku_id": sku, "image_uri": f"{i}.png"} for i, sku in enumerate(skus)]
+    catalog = write_csv(tmp_path / "catalog.csv", rows)
+    result = run_job(catalog, tmp_path / "out", match__min_cosine=1.0)
+    told = read_report(tmp_path / "out", "look_alike_ids")
+    assert [(row["sku_id"], row["n_skus"]) for row in told] == [("AB-1", 2), ("AB​-1", 2)]
+    assert result.n_look_alike_skus == 2
+    assert "look_alike_ids" in result.summary()
+    assert result.rows.embedded == 4
