@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dedup_job.arguments import build_parser, build_run_parser, parse, settings_from
+from dedup_job.commands.safe_text import visible
 from dedup_job.errors import (
     CatalogError,
     ConfigError,
@@ -72,7 +73,7 @@ def _guarded(command: Callable[[], None]) -> int:
     try:
         command()
     except DedupError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         print("error: interrupted; _runs/latest.json names the last published run", file=sys.stderr)
@@ -87,6 +88,11 @@ def _guarded(command: Callable[[], None]) -> int:
     return 0
 
 
+def _complain(message: str) -> None:
+    # An error may quote a file name or a cell of the catalog: it must not steer the terminal.
+    print(f"error: {visible(message)}", file=sys.stderr)
+
+
 def _interrupt(signal_number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
@@ -98,15 +104,15 @@ def _explain(error: Exception) -> int:
         name, _, message = line.removeprefix("dedup_job.errors.").partition(": ")
         kind = _KINDS.get(name) if line.startswith("dedup_job.errors.") else None
         if kind is not None:
-            print(f"error: {message}", file=sys.stderr)
+            _complain(message)
             return kind.exit_code
     for sign, sentence in _SPARK_FAILURES.items():
         if sign in str(error):
-            print(f"error: the run failed: {sentence}", file=sys.stderr)
+            _complain(f"the run failed: {sentence}")
             return 1
     from_python = [line for line in lines if "Error: " in line and not line.startswith("at ")]
     text = from_python[-1] if from_python else (lines or [""])[0]
-    print(f"error: the run failed: {type(error).__name__}: {text[:400]}", file=sys.stderr)
+    _complain(f"the run failed: {type(error).__name__}: {text[:400]}")
     print("set DEDUP_TRACEBACK=1 to see where", file=sys.stderr)
     return 1
 
@@ -144,6 +150,11 @@ def _dispatch(arguments: argparse.Namespace, command: str) -> None:
         from dedup_job.commands.forget import forget_skus
 
         forget_skus(arguments.warehouse, arguments.sku_ids)
+    elif arguments.command == "export-csv":
+        from dedup_job.commands.export_csv import export_csv
+
+        n_rows = export_csv(arguments.warehouse, arguments.table, arguments.out, arguments.run_id)
+        print(f"{n_rows} rows written to {arguments.out}")
     else:
         from dedup_job.commands.export_embeddings import export_embeddings
 

@@ -2,6 +2,7 @@
 
 import json
 
+from dedup_job.commands.safe_text import visible
 from dedup_job.errors import DedupError
 from dedup_job.preflight import examine
 from dedup_job.settings import Settings
@@ -21,7 +22,7 @@ def doctor(settings: Settings, *, as_json: bool = False, is_dry_run: bool = Fals
     """
     found = examine(
         settings,
-        lambda finding: None if as_json else print(finding.line(), flush=True),
+        lambda finding: None if as_json else print(visible(finding.line()), flush=True),
         is_dry_run=is_dry_run,
     )
     if as_json:

@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import pytest
 
+from dedup_job.cli import main
 from dedup_job.commands.export_csv import TABLE_NAMES, csv_cell, export_csv
 from dedup_job.errors import ConfigError, DedupError
 from dedup_job.io.storage import Folder
@@ -119,3 +120,14 @@ def test_what_cannot_be_done_is_one_line(warehouse, tmp_path):
         export_csv(warehouse.uri, "rejected_images", str(out))
     assert out.read_bytes() == b"an older export"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["warehouse", "x.csv"]
+
+
+def test_the_command_line_exports_a_run_and_complains_safely(warehouse, tmp_path, capsys):
+    out = tmp_path / "old.csv"
+    command = ["export-csv", "duplicate_groups", "--warehouse", warehouse.uri, "--out", str(out)]
+    assert main([*command, "--run-id", "r1"]) == 0
+    assert [row["sku_id"] for row in rows_of(out)] == ["old"]
+    assert main(["export-csv", "no\x1b[2Jtable", "--warehouse", warehouse.uri, "--out", "x"]) == 2
+    said = capsys.readouterr()
+    assert said.out == f"1 rows written to {out}\n"
+    assert said.err.startswith("error: no report table") and "\x1b" not in said.err
