@@ -163,11 +163,13 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serve_photos(wrap: Callable[[socket.socket], socket.socket] | None = None) -> Iterator[Any]:
-    """Run a `PhotoServer` on 127.0.0.1; `wrap` may put TLS around its listening socket."""
+def serve_photos(
+    wrap: Callable[[socket.socket], socket.socket] | None = None, host: str = "127.0.0.1"
+) -> Iterator[Any]:
+    """Run a `PhotoServer` on loopback; `wrap` may put TLS around its listening socket."""
     owner = PhotoServer(port=0)
     handler = type("Handler", (_Handler,), {"owner": owner})
-    server = _Server(("127.0.0.1", 0), handler)
+    server = _Server((host, 0), handler)
     owner.port = server.server_address[1]
     if wrap is not None:
         server.socket = wrap(server.socket)

@@ -1,7 +1,10 @@
 """Broken rows beside good ones: each costs itself, says why, and changes nothing else."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from dedup_job.cli import main
 from dedup_job.errors import GateError
 from dedup_job.io.manifests import list_runs
 from dedup_job.io.storage import open_warehouse
@@ -88,4 +91,21 @@ def test_a_night_without_a_usable_photo_publishes_nothing(spark, tmp_path):
         run_job(catalog, tmp_path / "warehouse")
     (manifest,) = list_runs(open_warehouse(str(tmp_path / "warehouse")))
     assert (manifest.status, manifest.tables) == ("held", {})
+    assert not list((tmp_path / "warehouse").glob("*/run_date=*"))
+
+
+def test_a_damaged_page_ends_the_night_in_one_line(spark, tmp_path, capsys):
+    ids = [f"{number:06}" for number in range(1000)]
+    catalog = tmp_path / "catalog.parquet"
+    table = pa.table({"sku_id": ids, "image_uri": ids})
+    pq.write_table(table, catalog, write_page_checksum=True)
+    data = bytearray(catalog.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    catalog.write_bytes(data)
+    arguments = ["--catalog", str(catalog), "--warehouse", str(tmp_path / "warehouse")]
+    assert main(["run", *arguments]) == 2
+    told = capsys.readouterr().err.splitlines()
+    errors = [line for line in told if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: catalog {catalog}: Parquet pages cannot be read: ")
     assert not list((tmp_path / "warehouse").glob("*/run_date=*"))
