@@ -22,7 +22,9 @@ from dedup_job.version import VERSION, library_versions
 
 PACKAGE = "catalog-dedup"
 _MB = 1 << 20
-_TRIAL_TIMEOUT_S = 120
+_TRIAL_TIMEOUT_S = 60
+# With less address space than this left, a library's trial may hang instead of failing.
+MIN_HEADROOM_MB = 256
 _JAVA_TIMEOUT_S = 60
 
 
@@ -35,7 +37,7 @@ class Machine:
         python: version.
         executable: the interpreter.
         libraries: name -> version, this package included; "unknown" without package metadata.
-        broken: name -> why a library cannot be used.
+        broken: name -> why a library cannot be used; empty where RLIMIT_AS leaves no room to try.
         address_space_mb: RLIMIT_AS.
         used_address_space_mb: what of it this process takes.
         open_files: RLIMIT_NOFILE.
@@ -78,14 +80,16 @@ class Java:
 
 def read_machine() -> Machine:
     """Describe the machine as this process sees it. Costs a second, for the libraries are tried."""
+    limit, used = _limit(resource.RLIMIT_AS, _MB), _used_address_space_mb()
+    has_room = limit is None or limit >= (used or 0) + MIN_HEADROOM_MB
     return Machine(
         host=socket.gethostname(),
         python=".".join(str(part) for part in sys.version_info[:3]),
         executable=sys.executable,
         libraries={PACKAGE: VERSION, **library_versions()},
-        broken=_broken_libraries(),
-        address_space_mb=_limit(resource.RLIMIT_AS, _MB),
-        used_address_space_mb=_used_address_space_mb(),
+        broken=_broken_libraries() if has_room else {},
+        address_space_mb=limit,
+        used_address_space_mb=used,
         open_files=_limit(resource.RLIMIT_NOFILE, 1),
         free_memory_mb=_free_memory_mb(),
         free_disk_mb={folder: _free_disk_mb(folder) for folder in _scratch_folders()},
@@ -139,8 +143,11 @@ def _broken_libraries() -> dict[str, str]:
             timeout=_TRIAL_TIMEOUT_S,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return {"python": f"{sys.executable} cannot be started: {type(error).__name__}"}
+    except OSError as error:
+        return {"python": f"{sys.executable} cannot be started: {error.strerror}"}
+    except subprocess.TimeoutExpired as error:
+        said = (error.stdout or b"").decode(errors="replace")
+        return read_trial(said, 1, f"no answer within {_TRIAL_TIMEOUT_S} s")
     return read_trial(tried.stdout, tried.returncode, tried.stderr)
 
 

@@ -7,14 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dedup_job.io.machine import PACKAGE, Java, Machine
+from dedup_job.io.machine import MIN_HEADROOM_MB, PACKAGE, Java, Machine
 from dedup_job.nightly.estimate import PHOTO_WORKER_MB
 from dedup_job.nightly.executors import Executor
 from dedup_job.nightly.findings import Finding, Level, for_all
 
 MIN_PYTHON, MIN_JAVA = (3, 11), 17  # as setup.py and scripts/check_machine.sh say
-# Beyond what a worker takes with its model: less and even a small photo stage fails.
-_MIN_HEADROOM_MB = 256
 # Address space of a worker with its model where nothing limits it; measured. Most is never touched.
 _WORKER_ADDRESS_MB = 1600
 _JAVA_ADDRESS_MB = 8_000
@@ -131,10 +129,10 @@ def check_address_space(
     limit, used = machine.address_space_mb, machine.used_address_space_mb or 0
     if limit is None:
         return Finding(Level.OK, "address space", "no limit (RLIMIT_AS)")
-    needed = max(used, _WORKER_ADDRESS_MB) + max(decode_memory_mb, _MIN_HEADROOM_MB)
+    needed = max(used, _WORKER_ADDRESS_MB) + max(decode_memory_mb, MIN_HEADROOM_MB)
     found = f"RLIMIT_AS is {limit} MB, a worker takes {used} MB of it before the first photo"
     remedy = _raise_address_space(needed, pyspark_memory)
-    if limit < used + _MIN_HEADROOM_MB:
+    if limit < used + MIN_HEADROOM_MB:
         return Finding(Level.FAIL, "address space", f"{found}; {remedy}")
     if limit < needed:
         return Finding(
@@ -212,7 +210,7 @@ def check_executors(
             space.level is Level.FAIL
         ):  # libraries and model fail for it, and reinstalling helps none
             failed = [*machine.broken, *(["the model"] if executor.model_problem else [])]
-            detail = f"{space.detail}. Not loaded there: {', '.join(failed) or 'nothing yet'}"
+            detail = f"{space.detail}. Not loaded there: {', '.join(failed) or 'what comes after the model'}"
             return [replace(space, detail=detail)]
         own = [finding for finding in check_machine(machine) if finding.level is not Level.OK]
         model = Finding(Level.OK, "model", "loaded, golden embeddings agree")

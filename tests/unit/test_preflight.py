@@ -1,7 +1,10 @@
 """The checks of `dedup-job doctor`: from facts to findings, without Spark."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -160,6 +163,21 @@ def test_libraries_that_fail_are_named_also_when_they_take_the_process_along():
         [f for f in check_machine(replace(MACHINE, broken={"annoy": "dies"})) if f.what == "annoy"]
     )
     assert finding.level is Level.FAIL and "pip install" in finding.detail
+
+
+def test_a_limit_with_no_room_left_is_told_and_no_library_is_tried():
+    script = (
+        "import json, resource; from dataclasses import asdict\n"
+        "from dedup_job.io import machine\n"
+        "limit = (machine._used_address_space_mb() + 100) << 20\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "machine._broken_libraries = None\n"
+        "print(json.dumps(asdict(machine.read_machine())))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    told = json.loads(done.stdout)
+    assert told["broken"] == {}
+    assert 0 < told["address_space_mb"] - told["used_address_space_mb"] <= 100
 
 
 # Executors
