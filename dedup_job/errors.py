@@ -92,7 +92,7 @@ REASON_MEANING: dict[RejectReason, str] = {
     RejectReason.EMPTY_FILE: "the file has no bytes",
     RejectReason.NOT_IMAGE: "the content is not a picture, whatever its name says",
     RejectReason.UNSUPPORTED_FORMAT: "a picture in a format outside JPEG, PNG, WebP, GIF, BMP",
-    RejectReason.UNSUPPORTED_MODE: "a pixel type that has no defined 8-bit colour (float, Lab)",
+    RejectReason.UNSUPPORTED_MODE: "a pixel type without a defined 8-bit colour (float, Lab), or one the decoder does not know",
     RejectReason.TRUNCATED: "the file ends before the picture does",
     RejectReason.CORRUPT: "the picture's data is damaged",
     RejectReason.TOO_MANY_PIXELS: "more pixels, or a longer side, than the limits allow",

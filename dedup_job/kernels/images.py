@@ -8,6 +8,7 @@ oriented, alpha on white, 8-bit RGB, centred on a white square, blurred.
 """
 
 import io
+import re
 import threading
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ _REDUCED_JPEG = {
     2: cv2.IMREAD_REDUCED_COLOR_2,
 }
 _WHITE = (255, 255, 255)
+# Start of frame: marker, length, bits per sample (ITU-T T.81, B.2.2).
+_TWELVE_BIT_JPEG = re.compile(rb"\xff[\xc0-\xc3]\x00.\x0c", re.DOTALL)
 
 # Pillow's own guard is a fixed 89 megapixels; ImageLimits is checked before any decoding and can be
 # set either way.
@@ -190,7 +193,10 @@ def _read_header(data: bytes, limits: ImageLimits) -> _Header:
     except MemoryError:
         raise
     except Exception as error:  # Pillow's parsers raise many types on hostile headers
-        raise ImageRejected(RejectReason.CORRUPT, f"header: {one_line(error)}") from None
+        text = one_line(error)
+        is_known = text.startswith("Unsupported")  # BMP depths and bit fields
+        reason = RejectReason.UNSUPPORTED_MODE if is_known else RejectReason.CORRUPT
+        raise ImageRejected(reason, f"header: {text}") from None
 
 
 def _read_orientation(image: Image.Image) -> int:
@@ -303,6 +309,8 @@ def _unidentified(data: bytes) -> ImageRejected:
         b"\x1f\x8b": "gzip",
     }
     pictures = {b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"8BPS": "PSD", b"\x00\x00\x01\x00": "ICO"}
+    if data.startswith(b"\xff\xd8\xff") and _TWELVE_BIT_JPEG.search(data, 0, 65_536):
+        return ImageRejected(RejectReason.UNSUPPORTED_MODE, "JPEG of 12 bits a channel")
     for magic in (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM"):
         if data.startswith(magic):
             return ImageRejected(RejectReason.CORRUPT, "the header cannot be read")
