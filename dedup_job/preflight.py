@@ -134,6 +134,9 @@ def examine(
     if found.failures:
         _tell_what_is_left(found)
         return found
+    if task.warehouse and model and task.config.catalog.mode == "delta":
+        newest = newest_published(task.warehouse)
+        check_delta(newest, task.run_date, model.manifest.model_id, settings.as_dict())
     spark = open_session()
     _ask_executors(found, task, spark, machine, model, access)
     if task.parts and task.warehouse and model and access and not found.failures:
@@ -241,9 +244,6 @@ def _look_ahead(
 ) -> None:
     """The catalog, a sample of its photos, and what the run would take."""
     config, settings = task.config, task.settings
-    if config.catalog.mode == "delta":
-        newest = newest_published(warehouse)
-        check_delta(newest, task.run_date, model.manifest.model_id, settings.as_dict())
     memory = recall_runs(spark, warehouse, task.run_date, is_shadow=config.shadow)
     trust = Trust(task.run_date, config.fetch.revalidate_days)
     base = catalog_base(config.catalog)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from dedup_job.config import JobConfig
 from dedup_job.io.machine import MIN_HEADROOM_MB, PACKAGE, Java, Machine
 from dedup_job.nightly.estimate import PHOTO_WORKER_MB
 from dedup_job.nightly.executors import Executor
@@ -164,7 +165,8 @@ def explain_failed_look(error: str, pyspark_memory: str | None) -> Finding:
     if pyspark_memory:
         remedy = (
             f"spark.executor.pyspark.memory is {pyspark_memory}, shared by the cores of an "
-            "executor; less than about 1.5g for every core ends a worker as it starts: unset it"
+            "executor; little of it ends a worker as it starts: unset it, or give it "
+            f"{_WORKER_ADDRESS_MB + JobConfig().images.decode_memory_mb}m for every core"
         )
     elif any(sign in error for sign in _NO_ADDRESS_SPACE):
         remedy = (

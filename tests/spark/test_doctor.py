@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dedup_job.cli import main
+from dedup_job.errors import ConfigError
 from dedup_job.io.bundles import locate_bundle
 from dedup_job.io.storage import Folder
 from dedup_job.nightly.findings import Level
@@ -141,6 +142,11 @@ def test_a_damaged_model_fails_before_anything_starts(tmp_path, catalog, capsys)
     assert "FAIL model: " in out and "warn all else: not looked at, as it needs: model" in out
     assert err.splitlines()[-1].startswith("error: not ready for a run: model; nothing was written")
     assert not (tmp_path / "w").exists()
+
+
+def test_a_delta_without_a_night_to_build_on_is_refused_before_spark_starts(tmp_path, catalog):
+    with pytest.raises(ConfigError, match="needs a published run"):
+        look(catalog__path=str(catalog), warehouse=str(tmp_path / "w"), catalog__mode="delta")
 
 
 def test_doctor_without_a_catalog_looks_at_the_machines(spark, tmp_path, capsys):
