@@ -200,6 +200,7 @@ def _ask_executors(
     access: WarehouseAccess | None,
 ) -> None:
     pyspark_memory = spark.conf.get(_PYSPARK_MEMORY, None)
+    decode_memory_mb = task.config.images.decode_memory_mb
     try:
         found.executors = ask_executors(
             spark,
@@ -211,14 +212,14 @@ def _ask_executors(
     except (
         Exception
     ) as error:  # a worker that dies of a limit ends the Spark job, which is the news
-        found.add([explain_failed_look(_root_cause(error), pyspark_memory)])
+        found.add([explain_failed_look(_root_cause(error), pyspark_memory, decode_memory_mb)])
         return
     wanted = spark.conf.get("spark.executor.instances", None)
     found.add(
         check_executors(
             machine,
             found.executors,
-            task.config.images.decode_memory_mb,
+            decode_memory_mb,
             pyspark_memory,
             int(wanted) if wanted else None,
         )

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dedup_job.config import JobConfig
 from dedup_job.io.machine import MIN_HEADROOM_MB, PACKAGE, Java, Machine
 from dedup_job.nightly.estimate import PHOTO_WORKER_MB
 from dedup_job.nightly.executors import Executor
@@ -155,18 +154,19 @@ def _raise_address_space(needed_mb: int, pyspark_memory: str | None) -> str:
     return f"{needed_mb} MB are needed: raise it with ulimit -v, or ulimit -v unlimited"
 
 
-def explain_failed_look(error: str, pyspark_memory: str | None) -> Finding:
+def explain_failed_look(error: str, pyspark_memory: str | None, decode_memory_mb: int) -> Finding:
     """A Finding for executors that could not even be asked.
 
     Args:
         error: one line of what Spark said.
         pyspark_memory: spark.executor.pyspark.memory; None when not set.
+        decode_memory_mb: images.decode_memory_mb.
     """
     if pyspark_memory:
         remedy = (
             f"spark.executor.pyspark.memory is {pyspark_memory}, shared by the cores of an "
             "executor; little of it ends a worker as it starts: unset it, or give it "
-            f"{_WORKER_ADDRESS_MB + JobConfig().images.decode_memory_mb}m for every core"
+            f"{_WORKER_ADDRESS_MB + decode_memory_mb}m for every core"
         )
     elif any(sign in error for sign in _NO_ADDRESS_SPACE):
         remedy = (

@@ -304,7 +304,7 @@ def test_answers_of_one_executor_are_gathered():
     ],
 )
 def test_executors_that_cannot_answer(error, memory, words):
-    finding = explain_failed_look(error, memory)
+    finding = explain_failed_look(error, memory, 2048)
     assert finding.level is Level.FAIL and error in finding.detail and words in finding.detail
 
 
