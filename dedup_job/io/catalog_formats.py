@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -22,7 +22,9 @@ from dedup_job.io.catalog_files import IMAGE_SUFFIXES, list_files
 # A quote that is never closed makes the rest of a file one value; this bounds the memory it takes.
 MAX_VALUE_CHARS = 64 * 1024 * 1024
 _SAMPLED_LINES = 1000
-_PARQUET_ROWS = 10_000
+# One long text that stands in every row is small in a Parquet file and large in memory.
+_PARQUET_ROWS = 64
+_PIECE_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,8 @@ def _parquet_records(
 ) -> Iterator[Record]:
     names = [name for name in columns if name in file.schema_arrow.names]
     position = first_position
-    for batch in file.iter_batches(_PARQUET_ROWS, row_groups=list(row_groups), columns=names):
+    read = file.iter_batches(_PARQUET_ROWS, row_groups=list(row_groups), columns=names)
+    for batch in chain.from_iterable(map(_pieces, read)):
         texts = {name: _texts(batch.column(batch.schema.get_field_index(name))) for name in names}
         for i in range(batch.num_rows):
             values = {name: texts[name][i] for name in names}
@@ -295,6 +298,13 @@ def _parquet_records(
             else:
                 yield Record(position, values)
             position += 1
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Cut a batch of long values, as each is copied several times on its way to a text."""
+    n_rows = max(1, batch.num_rows * _PIECE_BYTES // max(1, batch.nbytes))
+    for start in range(0, batch.num_rows, n_rows):
+        yield batch.slice(start, n_rows)
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

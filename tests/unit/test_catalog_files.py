@@ -1,6 +1,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -298,6 +300,30 @@ def test_parquet_with_damaged_pages_is_an_error_not_fewer_rows(tmp_path):
     data[len(data) // 3] ^= 0xFF
     path.write_bytes(data)
     assert "cannot be read" in error_of(path)
+
+
+READ_AND_MEASURE = """
+import re, sys
+from pathlib import Path
+from dedup_job.config import CatalogConfig
+from dedup_job.io.catalog import plan_catalog, read_part
+parts = plan_catalog(CatalogConfig(path=sys.argv[1]))
+n_rows = sum(batch.num_rows for part in parts for batch in read_part(part))
+print(n_rows, int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="asks Linux for the peak")
+def test_parquet_with_one_long_text_in_every_row_takes_little_memory(tmp_path):
+    n_rows, uri = 1000, "data:image/png;base64," + "A" * 500_000
+    columns = {"sku_id": [f"{n}" for n in range(n_rows)], "image_uri": [uri] * n_rows}
+    path = write_parquet(tmp_path, columns)
+    assert path.stat().st_size < 100_000
+    command = [sys.executable, "-c", READ_AND_MEASURE, str(path)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    n_read, peak_mb = map(int, told.split())
+    assert n_read == n_rows
+    assert peak_mb < 700  # 2,000 where a thousand rows are read at once
 
 
 def test_parquet_without_rows_is_a_catalog_without_rows(tmp_path):
