@@ -21,6 +21,8 @@ from dedup_job.io.catalog_files import IMAGE_SUFFIXES, list_files
 
 # A quote that is never closed makes the rest of a file one value; this bounds the memory it takes.
 MAX_VALUE_CHARS = 64 * 1024 * 1024
+# A line of brackets takes 40 times its size once it is parsed.
+MAX_JSON_BYTES = 16 * 1024 * 1024
 _SAMPLED_LINES = 1000
 # One long text that stands in every row is small in a Parquet file and large in memory.
 _PARQUET_ROWS = 64
@@ -139,6 +141,8 @@ def _is_unicode(text: str) -> bool:
 class _Float(str):
     """The literal text of a JSON number that is no integer."""
 
+    __slots__ = ()
+
 
 def read_jsonl_keys(stream: BinaryIO) -> list[str]:
     """Return the keys of the first 1000 rows, in order of appearance.
@@ -183,20 +187,22 @@ def read_jsonl(stream: BinaryIO, ids: Sequence[str], columns: Iterable[str]) -> 
 def _numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Lines that are not blank, with their numbers from 0; of one too long, its beginning."""
     position = -1
-    while line := stream.readline(MAX_VALUE_CHARS):
+    while line := stream.readline(MAX_JSON_BYTES):
         position += 1
-        is_whole = len(line) < MAX_VALUE_CHARS or line.endswith(b"\n")
+        is_whole = len(line) < MAX_JSON_BYTES or line.endswith(b"\n")
         rest = line
         while not is_whole and rest and not rest.endswith(b"\n"):
-            rest = stream.readline(MAX_VALUE_CHARS)
-        if position == 0:
+            rest = stream.readline(MAX_JSON_BYTES)
+        if position == 0 and is_whole:
             line = line.removeprefix(b"\xef\xbb\xbf")
-        if line.strip():
+        if line.strip() or not is_whole:
             yield position, line
 
 
 def _parse_json(line: bytes) -> dict[str, Any] | str:
     """The object of a line, or what is wrong with the line."""
+    if len(line) >= MAX_JSON_BYTES and not line.endswith(b"\n"):
+        return f"longer than {MAX_JSON_BYTES} bytes"  # its beginning may be an object by itself
     try:
         row = json.loads(line.decode(), parse_int=str, parse_float=_Float, parse_constant=_Float)
     except UnicodeDecodeError:

@@ -337,6 +337,7 @@ _JSON = (
     _line("JSON: a line that is an array", _MALFORMED, b'["A", "a.jpg"]'),
     _line("JSON: 100,000 brackets", _MALFORMED, b"[" * 100_000),
     _line("JSON: 100,000 objects in each other", _MALFORMED, b'{"a":' * 100_000),
+    _line("JSON: a line of 20 MB", _MALFORMED, b'{"a": "' + b"x" * 20_000_000 + b'"}'),
     _line("JSON: two objects in a line", _MALFORMED, b'{"sku_id": "A"} {"sku_id": "B"}'),
     _line("JSON: Latin-1", _MALFORMED, b'{"sku_id": "caf\xe9", "image_uri": "a"}'),
     _line(

@@ -217,11 +217,17 @@ def test_jsonl(tmp_path):
 
 
 def test_jsonl_line_over_the_limit_costs_its_row_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "MAX_VALUE_CHARS", 100)
+    monkeypatch.setattr(formats, "MAX_JSON_BYTES", 100)
     line = json.dumps({"sku_id": "1", "image_uri": "a.jpg"}).encode()
     long_line = json.dumps({"sku_id": "2", "image_uri": "x" * 950}).encode()
-    rows = read(write(tmp_path, b"\n".join([line, long_line, line]), "c.jsonl"))
-    assert [row["sku_id"] for row in rows] == ["1", None, "1"]
+    padded = line + b" " * 100 + line  # its beginning is an object, the rest would be lost
+    blank = b" " * 100 + line
+    content = b"\n".join([line, long_line, line, padded, blank, line])
+    rows = read(write(tmp_path, content, "c.jsonl"))
+    assert [row["sku_id"] for row in rows] == ["1", None, "1", None, None, "1"]
+    assert {row["malformed"] for row in rows if row["malformed"]} == {
+        f"line {number}: longer than 100 bytes" for number in (2, 4, 5)
+    }
 
 
 def test_jsonl_keys_may_be_missing_in_some_files(tmp_path):
