@@ -18,6 +18,7 @@ from dedup_job.errors import ImageRejected, RejectReason
 SCHEMES = ("file", "s3", "gs", "http", "https")
 MAX_URI_CHARS = 8192
 _SHOWN_CHARS = 1000
+_LOOKED_AT_CHARS = 65_536
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Query parameters of presigned URLs: Amazon S3 and CloudFront, Google Cloud Storage, Azure SAS.
@@ -122,6 +123,8 @@ def redact(uri: str) -> str:
     if kept != uri and slashes and "/" not in authority and "@" in uri[len(kept) :]:
         kept = f"{head}//[redacted]"  # the '?' or '#' stood inside a password
     else:
+        if len(kept) > _LOOKED_AT_CHARS:  # a segment that is cut could hide that it is a password
+            kept = kept[:_LOOKED_AT_CHARS].rpartition("/")[0] + "/..."
         kept = "".join(_without_userinfo(kept))
     shown = "".join(
         "\ufffd" if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") else character

@@ -136,6 +136,9 @@ def test_a_long_uri_is_cut_after_its_password():
     shown = redact("https://u:" + "SECRET" * 1000 + "@h/" + "a" * 5000)
     assert "SECRET" not in shown
     assert len(shown) <= 1003
+    for user in ("u:", "https://u:", "x/u:"):
+        assert "SECRET" not in redact(user + "SECRET" * 100_000 + "@h/a.jpg")
+    assert redact("https://h/" + "a/" * 100_000).startswith("https://h/a/a/")
 
 
 def test_keys():
