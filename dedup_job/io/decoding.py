@@ -6,7 +6,6 @@ child (`decoder_process.py`) serves many photos, one at a time; docs/adr/0016 ha
 """
 
 import json
-import os
 import signal
 import socket
 import struct
@@ -20,6 +19,7 @@ from functools import lru_cache
 import numpy as np
 
 from dedup_job.errors import DedupError, ImageRejected, RejectReason
+from dedup_job.io.processes import child_environment
 from dedup_job.kernels.images import ImageLimits, Prepared
 
 # Frames on the socket. Asked: what to do, bytes of the photo. Answered: kind, two numbers, bytes
@@ -225,8 +225,6 @@ class _Child:
 
 
 def _start(descriptor: int, settings: DecoderSettings) -> "subprocess.Popen[bytes]":
-    # A worker's packages may lie in archives that Spark put on its path only.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.Popen(
         [
             sys.executable,
@@ -235,7 +233,7 @@ def _start(descriptor: int, settings: DecoderSettings) -> "subprocess.Popen[byte
             str(descriptor),
             json.dumps(settings.as_dict()),
         ],
-        env=environment,
+        env=child_environment(),
         pass_fds=[descriptor],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dedup_job.io.library_trial import TRIALS
+from dedup_job.io.processes import child_environment
 from dedup_job.version import VERSION, library_versions
 
 PACKAGE = "catalog-dedup"
@@ -119,14 +120,6 @@ def find_java(environment: Mapping[str, str]) -> Java:
     if found is None:
         return Java(path, "", " ".join(said.split())[:200] or f"exit code {answer.returncode}")
     return Java(path, found[1])
-
-
-def child_environment() -> dict[str, str]:
-    """The environment for a child of this interpreter that imports what this process can.
-
-    A worker's packages may lie in archives that Spark put on its path only.
-    """
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,7 @@
-"""Whether a process that left its mark still runs: a number alone is used again after its end."""
+"""Other processes: whether one that left its mark still runs (numbers are used again), and children."""
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -49,3 +50,11 @@ def _machine() -> str:
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
+
+
+def child_environment() -> dict[str, str]:
+    """The environment for a child of this interpreter that imports what this process can.
+
+    A worker's packages may lie in archives that Spark put on its path only.
+    """
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
