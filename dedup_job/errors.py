@@ -79,7 +79,7 @@ class RejectReason(StrEnum):
 REASON_MEANING: dict[RejectReason, str] = {
     RejectReason.NULL_SKU: "the row's sku_id is null, blank or holds a control character",
     RejectReason.NULL_URI: "the row's image_uri is null or blank",
-    RejectReason.MALFORMED_ROW: "the row does not have the columns of the catalog (count, encoding)",
+    RejectReason.MALFORMED_ROW: "the row does not have the columns of the catalog (count, encoding), or its sku_id is over 1000 characters",
     RejectReason.DUPLICATE_ROW: "an equal (sku_id, image_uri) stands earlier in the catalog",
     RejectReason.CONFLICTING_ROW: "an earlier row of this SKU has another variant group, block or conflict value",
     RejectReason.URI_REFUSED: "scheme, host or folder is not allowed; the detail names the setting",

@@ -18,6 +18,8 @@ from dedup_job.io.uris import fetch_key, redact, resolve, uri_key
 from dedup_job.tables import CATALOG_REJECTS, CATALOG_ROWS, Table, arrow_batch
 from dedup_job.tables import Column as TableColumn
 
+# An id is copied into every pair and group; one of a megabyte is a file that went wrong.
+MAX_SKU_CHARS = 1_000
 _ROW_ONLY = {"sku_id", "image_uri", "source_uri", "fetch_key", "uri_key", "product"}
 CLASSIFIED_CATALOG = Table(
     "classified_catalog",
@@ -127,7 +129,7 @@ def judge_row(raw: dict[str, Any], base: str) -> dict[str, object]:
     row |= {
         "catalog_row": raw["catalog_row"],
         "position": raw["position"],
-        "sku_id": sku,
+        "sku_id": sku if sku is None else sku[:MAX_SKU_CHARS],
         "image_uri": None if uri is None else redact(uri),
         "image_version": _unless_blank(raw["image_version"]),
         "variant_group": variant,
@@ -163,6 +165,11 @@ def _check_row(raw: dict[str, Any]) -> None:
         raise ImageRejected(RejectReason.MALFORMED_ROW, raw["malformed"])
     if _unless_blank(raw["sku_id"]) is None:
         raise ImageRejected(RejectReason.NULL_SKU, "sku_id is null or blank")
+    if len(raw["sku_id"]) > MAX_SKU_CHARS:
+        raise ImageRejected(
+            RejectReason.MALFORMED_ROW,
+            f"sku_id of {len(raw['sku_id'])} characters, limit {MAX_SKU_CHARS}",
+        )
     for character in raw["sku_id"]:
         if unicodedata.category(character) == "Cc":
             raise ImageRejected(
