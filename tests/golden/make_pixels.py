@@ -34,7 +34,7 @@ def golden_files() -> dict[str, bytes]:
         "animated.gif": odd.animated("GIF"),
         "animated.webp": odd.animated("WEBP"),
         "trailing_bytes.jpg": odd.JPEG + b"<script>" + bytes(64),
-        "interlaced.png": odd.interlaced(),
+        "interlaced.png": odd.interlaced(np.asarray(small)),
     }
 
 
