@@ -22,11 +22,14 @@ DIED = {RejectReason.DECODER_CRASH, RejectReason.DECODER_TIMEOUT, RejectReason.T
 WHOLE_ALL_THE_SAME = {"xcsn0g01.png"}
 
 
+def _open(limits):
+    return IsolatedDecoder(DecoderSettings(64, 0.0, limits, timeout_s=10, memory_mb=1024))
+
+
 @pytest.fixture(scope="module")
 def decoder():
     """As the job's, but it takes small pictures too: most of these are."""
-    limits = ImageLimits(min_side_px=1)
-    opened = IsolatedDecoder(DecoderSettings(64, 0.0, limits, timeout_s=10, memory_mb=1024))
+    opened = _open(ImageLimits(min_side_px=1))
     yield opened
     opened.close()
 
@@ -41,18 +44,39 @@ def outcome(decoder, path):
     return None, f"ok {photo.width}x{photo.height}"
 
 
+def _outcomes_of_all(decoder):
+    paths = sorted(path for path in ROBUST.rglob("*") if path.is_file())
+    return {path.relative_to(ROBUST).as_posix(): outcome(decoder, path) for path in paths}
+
+
 @pytest.fixture(scope="module")
 def outcomes_of_files(decoder):
-    """path below the collection -> (reason, line)."""
-    paths = sorted(path for path in ROBUST.rglob("*") if path.is_file())
-    found = {path.relative_to(ROBUST).as_posix(): outcome(decoder, path) for path in paths}
-    counts = Counter(
-        (name.split("/")[0], str(reason or "ok")) for name, (reason, _) in found.items()
-    )
-    lines = ["| folder | outcome | files |", "| --- | --- | --- |"]
-    lines += [f"| {folder} | {what} | {n} |" for (folder, what), n in sorted(counts.items())]
-    lines += ["", "| file | outcome |", "| --- | --- |"]
-    lines += [f"| {name} | {line.replace('|', ' ')} |" for name, (_, line) in found.items()]
+    """Path below the collection -> (reason, line), small pictures taken."""
+    return _outcomes_of_all(decoder)
+
+
+@pytest.fixture(scope="module")
+def outcomes_by_default(outcomes_of_files):
+    """The same under the default limits; writes the table."""
+    opened = _open(ImageLimits())
+    found = _outcomes_of_all(opened)
+    opened.close()
+    lines = ["# What becomes of every file of the collection", ""]
+    for title, outcomes in (
+        ("default limits", found),
+        ("small pictures taken too (images.min_side_px=1)", outcomes_of_files),
+    ):
+        lines += [f"| folder | outcome: {title} | files |", "| --- | --- | --- |"]
+        counts = Counter(
+            (name.split("/")[0], str(reason or "ok")) for name, (reason, _) in outcomes.items()
+        )
+        lines += [f"| {folder} | {what} | {n} |" for (folder, what), n in sorted(counts.items())]
+        lines.append("")
+    lines += ["| file | default limits | small pictures taken too |", "| --- | --- | --- |"]
+    for name, (_, line) in found.items():
+        other = outcomes_of_files[name][1]
+        cells = (name, line, "the same" if other == line else other)
+        lines.append("| " + " | ".join(cell.replace("|", " ") for cell in cells) + " |")
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return found
@@ -63,6 +87,24 @@ def test_every_file_is_a_photo_or_a_reason(outcomes_of_files):
     reasons = Counter(reason for reason, _ in outcomes_of_files.values())
     assert not DIED & set(reasons), reasons
     assert reasons[None] > 300
+
+
+def test_the_default_limits_only_refuse_what_is_too_small(outcomes_by_default, outcomes_of_files):
+    assert outcomes_by_default.keys() == outcomes_of_files.keys()
+    others = {
+        name for name in outcomes_by_default if outcomes_by_default[name] != outcomes_of_files[name]
+    }
+    assert {outcomes_by_default[name][0] for name in others} == {RejectReason.TOO_SMALL}
+    accepted = sum(reason is None for reason, _ in outcomes_by_default.values())
+    assert accepted > 250
+
+
+def test_arithmetic_coding_makes_no_difference(decoder):
+    photos = {
+        name: decoder.prepare((ROBUST / "mozjpeg" / name).read_bytes()).pixels.astype(int)
+        for name in ("testimgint.jpg", "testimgari.jpg")
+    }
+    assert np.array_equal(photos["testimgint.jpg"], photos["testimgari.jpg"])
 
 
 def test_broken_pngs_are_rejected_and_sound_ones_taken(outcomes_of_files):
