@@ -194,7 +194,8 @@ def _read_header(data: bytes, limits: ImageLimits) -> _Header:
         raise
     except Exception as error:  # Pillow's parsers raise many types on hostile headers
         text = one_line(error)
-        is_known = text.startswith("Unsupported")  # BMP depths and bit fields
+        # BMP depths and bit fields; an unknown length of header is damage.
+        is_known = text.startswith("Unsupported") and "header type" not in text
         reason = RejectReason.UNSUPPORTED_MODE if is_known else RejectReason.CORRUPT
         raise ImageRejected(reason, f"header: {text}") from None
 
@@ -249,6 +250,9 @@ def _decode_jpeg(data: bytes, header: _Header, enough_px: int | None) -> Pixels:
         if b"\xff\xd9" not in data[-4096:]:
             raise ImageRejected(RejectReason.TRUNCATED, f"JPEG ends after {len(data)} bytes")
         raise ImageRejected(RejectReason.CORRUPT, "JPEG data cannot be decoded")
+    # An upload whose rest was never written ends in zeros; libjpeg makes grey of them.
+    if data.rfind(b"\xff\xd9") < 0:
+        raise ImageRejected(RejectReason.TRUNCATED, "JPEG without an end marker")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
@@ -270,7 +274,11 @@ def _to_rgb(image: Image.Image) -> Pixels:
     if image.mode in _MODES_16_BIT:
         # Pillow's own conversion clips at 255 and turns 16-bit grey nearly white.
         grey = np.asarray(image).astype(np.float32) / 257.0
-        return np.repeat(np.clip(np.rint(grey), 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+        levels = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+        transparent = image.info.get("transparency")  # one 16-bit level (PNG tRNS)
+        if isinstance(transparent, int):
+            levels[np.asarray(image) == transparent] = 255
+        return np.repeat(levels[:, :, None], 3, axis=2)
     if image.mode in {"RGBA", "RGBa", "LA", "La", "PA"} or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (*_WHITE, 255))
@@ -308,12 +316,26 @@ def _unidentified(data: bytes) -> ImageRejected:
         b"pk\x03\x04": "zip",
         b"\x1f\x8b": "gzip",
     }
-    pictures = {b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"8BPS": "PSD", b"\x00\x00\x01\x00": "ICO"}
+    pictures = {
+        b"II*\x00": "TIFF",
+        b"MM\x00*": "TIFF",
+        b"8BPS": "PSD",
+        b"\x00\x00\x01\x00": "ICO",
+        b"\xff\x0a": "JPEG XL",
+        b"\x00\x00\x00\x0cJXL ": "JPEG XL",
+        b"\xff\x4f\xff\x51": "JPEG 2000",
+        b"P5\n": "PGM",
+        b"P6\n": "PPM",
+        b"qoif": "QOI",
+        b"DDS ": "DDS",
+        b"v/1\x01": "OpenEXR",
+    }
     if data.startswith(b"\xff\xd8\xff") and _TWELVE_BIT_JPEG.search(data, 0, 65_536):
         return ImageRejected(RejectReason.UNSUPPORTED_MODE, "JPEG of 12 bits a channel")
-    for magic in (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM"):
-        if data.startswith(magic):
-            return ImageRejected(RejectReason.CORRUPT, "the header cannot be read")
+    if data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF87a", b"GIF89a", b"BM")) or (
+        data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+    ):
+        return ImageRejected(RejectReason.CORRUPT, "the header cannot be read")
     for magic, name in pictures.items():
         if data.startswith(magic):
             return ImageRejected(RejectReason.UNSUPPORTED_FORMAT, f"{name} picture")

@@ -200,7 +200,9 @@ _IDS = (
     _row("a newline in an id", _NULL_SKU, b'"A\nB",a.jpg,x'),
     _row("an escape sequence in an id", _NULL_SKU, b"A\x1b[31m,a.jpg,x"),
     _row("a NUL in an id", _NULL_SKU, b"A\x00,a.jpg,x"),
-    _row("an id of 1 MB", "reject: malformed_row; ok: before, after", b"A" * 1_000_000 + b",a.jpg,x"),
+    _row(
+        "an id of 1 MB", "reject: malformed_row; ok: before, after", b"A" * 1_000_000 + b",a.jpg,x"
+    ),
     _row("a null URI", f"reject: null_uri; {_KEPT}", b"A,,x"),
     _row("a URI of spaces", f"reject: null_uri; {_KEPT}", b"A,  ,x"),
     _row("a NUL in a URI", f"reject: uri_refused; {_KEPT}", b"A,a\x00.jpg,x"),

@@ -278,6 +278,11 @@ _BROKEN = (
     bytes_of("a PNG cut in its data", "reject: truncated", PNG[: len(PNG) // 2]),
     bytes_of("a WebP cut in its data", "reject: corrupt", WEBP[: len(WEBP) // 2]),
     bytes_of("a GIF cut in its data", "reject: truncated", GIF[: len(GIF) // 2]),
+    bytes_of(
+        "a JPEG whose rest was never written (zeros)",
+        "reject: truncated",
+        JPEG[: len(JPEG) // 2] + bytes(10_000),
+    ),
     bytes_of("a JPEG with one flipped bit: no decoder can tell", _AS_IT_IS, flipped(JPEG)),
     bytes_of("a PNG with one flipped bit", "reject: corrupt", flipped(PNG)),
     bytes_of(
@@ -366,6 +371,11 @@ _NO_PHOTOS = (
     bytes_of("an ELF program", "reject: not_image", b"\x7fELF\x02\x01\x01" + bytes(60)),
     bytes_of("a text file", "reject: not_image", b"photo to follow"),
     bytes_of("zeros", "reject: not_image", bytes(10_000)),
+    bytes_of(
+        "a film (AVI), which begins like a WebP",
+        "reject: not_image",
+        b"RIFF\x00\x01\x00\x00AVI LIST",
+    ),
 )
 _OTHER_FORMATS = (
     of("TIFF", "reject: unsupported_format", other_picture_formats("TIFF")),
@@ -378,6 +388,8 @@ _OTHER_FORMATS = (
     of("JPEG 2000", "reject: unsupported_format", other_picture_formats("JPEG2000")),
     of("ICO", "reject: unsupported_format", other_picture_formats("ICO", sizes=[(64, 64)])),
     bytes_of("HEIC", "reject: unsupported_format", b"\x00\x00\x00\x18ftypheic" + bytes(40)),
+    bytes_of("JPEG XL", "reject: unsupported_format", b"\xff\x0a" + bytes(40)),
+    of("PPM", "reject: unsupported_format", other_picture_formats("PPM")),
     bytes_of("Photoshop", "reject: unsupported_format", b"8BPS\x00\x01" + bytes(40)),
     of(
         "MPO: a second picture behind the JPEG",
@@ -438,6 +450,13 @@ _COLOURS = (
     )),
     of("grey with alpha", "ok: the same pixels", lambda: agree(
         saved(PHOTO.convert("LA"), "PNG"), saved(PHOTO.convert("L"), "PNG")
+    )),
+    of("a transparent level in a 16-bit grey PNG (tRNS) is white", "ok: the same pixels", lambda: agree(
+        with_chunk(
+            saved(Image.fromarray(np.full(RGB.shape[:2], 1000, np.uint16)), "PNG"),
+            b"tRNS", struct.pack(">H", 1000),
+        ),
+        white(),
     )),
     of("a transparent colour in a PNG (tRNS) is white", "ok: the same pixels", lambda: agree(
         with_chunk(saved(Image.new("RGB", PHOTO.size, (9, 9, 9)), "PNG"), b"tRNS", bytes([0, 9] * 3)),
