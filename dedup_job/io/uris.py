@@ -17,6 +17,7 @@ from dedup_job.errors import ImageRejected, RejectReason
 
 SCHEMES = ("file", "s3", "gs", "http", "https")
 MAX_URI_CHARS = 8192
+MAX_HOST_CHARS = 253  # RFC 1035, 2.3.4, as text
 _SHOWN_CHARS = 1000
 _LOOKED_AT_CHARS = 65_536
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
@@ -198,7 +199,7 @@ def check_http(rest: str) -> None:
         raise refused("expected http(s)://HOST/PATH with a host of fetch.allow_hosts")
     try:
         parts = urlsplit("http:" + rest)
-        has_host = bool(parts.hostname) and parts.port != 0
+        has_host = 0 < len(parts.hostname or "") <= MAX_HOST_CHARS and parts.port != 0
     except ValueError:
         has_host = False
     if not has_host:

@@ -11,6 +11,7 @@ from dedup_job.errors import CatalogError, ConfigError, ImageRejected, RejectRea
 from dedup_job.io import addresses
 from dedup_job.io.catalog import plan_catalog
 from dedup_job.io.decisions import read_decisions
+from dedup_job.io.uris import resolve
 
 
 def parquet_with_a_column_name_that_is_not_utf8(names):
@@ -48,3 +49,11 @@ def test_the_star_for_all_hosts_names_no_host_called_star(monkeypatch):
     with pytest.raises(ImageRejected) as caught:
         addresses.permitted_addresses("*", 80, ("*",), 1.0)
     assert caught.value.reason is RejectReason.URI_REFUSED
+
+
+def test_a_host_name_of_any_length_is_not_quoted():
+    assert resolve(f"http://{'x' * 253}/a.jpg", "/") == f"http://{'x' * 253}/a.jpg"
+    with pytest.raises(ImageRejected) as caught:
+        resolve(f"http://{'x' * 254}/a.jpg", "/")
+    assert caught.value.reason is RejectReason.URI_REFUSED
+    assert len(caught.value.detail) < 100
