@@ -19,7 +19,14 @@ def main(arguments: list[str]) -> int:
     extra = _target_options(options)
     if options.case is not None:
         return _rerun(options, extra)
-    job = harness.Job(options.target, options.seed, options.cases, options.workers, extra)
+    job = harness.Job(
+        options.target,
+        options.seed,
+        options.cases,
+        options.workers,
+        extra,
+        timeout_s=options.timeout,
+    )
     result = harness.run(job, _Progress(options.cases))
     files = [str(_save(job, found)) for found in result.findings]
     print(json.dumps(summary(job, result) | {"files": files}, indent=1))
@@ -53,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument(
+        "--timeout", type=float, default=harness.CASE_TIMEOUT_S, help="seconds a case"
+    )
     parser.add_argument("--case", type=int, help="run this one case here and show what it does")
     parser.add_argument("--isolated", action="store_true", help="photos: decode in a child process")
     parser.add_argument(

@@ -43,8 +43,6 @@ class CatalogTarget:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="fuzz-catalogs-")
         self._path = Path(self._folder.name) / "catalog"
-        # One row group a part would be a thread each; the reader's own pool is enough.
-        pa.set_cpu_count(1)
 
     def corpus(self) -> list[bytes]:
         return []

@@ -7,8 +7,6 @@ import random
 import tempfile
 from pathlib import Path
 
-import pyarrow as pa
-
 from dedup_job.errors import ConfigError
 from dedup_job.io.decisions import (
     COLUMNS,
@@ -54,7 +52,6 @@ class DecisionTarget:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="fuzz-decisions-")
         self._path = Path(self._folder.name) / "decisions"
-        pa.set_cpu_count(1)
 
     def corpus(self) -> list[bytes]:
         return []

@@ -140,7 +140,8 @@ class _Worker:
         warm = [mib for number, mib in self._rss_mib if number >= self._job.cases * 0.1]
         if not warm:
             return
-        growth = min(warm[-5:]) - min(warm[:5])
+        few = max(1, len(warm) // 4)
+        growth = min(warm[-few:]) - min(warm[:few])
         result.growth_mib = max(result.growth_mib, growth)
         if growth > GROWTH_MIB:
             result.findings.append(Found(-1, "growth", f"{growth:.0f} MiB, limit {GROWTH_MIB}"))
@@ -171,6 +172,9 @@ class _Worker:
 def _serve(job: Job, first: int, skipped: tuple[int, ...], slot: Any, pipe: Any) -> None:
     """What a worker process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OMP_NUM_THREADS"] = (
+        "1"  # for Arrow, which is not imported yet: a worker is one core
+    )
     target = open_target(job.target, **job.options)
     _silence_natives()
     _limit_memory(job.memory_mib << 20)

@@ -11,7 +11,10 @@ import re
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from zlib import crc32
 
 from dedup_job.config import FetchConfig
@@ -161,9 +164,6 @@ class UriTarget:
         self._fetcher = fetch.Fetcher(policy)
         self._watch = Watch(self._inside)
         self._asked: list[str] = []
-        fetch.fetch_object = self._note_object  # type: ignore[assignment]
-        fetch.open_object_store = lambda scheme, policy: None  # type: ignore[assignment]
-        addresses.socket = _Resolver()  # type: ignore[assignment]
 
     def corpus(self) -> list[bytes]:
         return []  # the grammar is part of this file
@@ -193,7 +193,8 @@ class UriTarget:
     def _fetch(self, uri: str) -> str:
         self._asked.clear()
         outcome, data = "ok", None
-        with self._watch:
+        store = {"fetch_object": self._note_object, "open_object_store": lambda *_: None}
+        with replaced(fetch, store), self._watch:
             try:
                 data = self._fetcher.fetch(uri).data
             except ImageRejected as rejected:
@@ -223,7 +224,8 @@ class UriTarget:
             return
         host = match[1].strip("[]")
         try:
-            found = addresses.permitted_addresses(host, 80, ("*",), 5.0)
+            with replaced(addresses, {"socket": _Resolver()}):
+                found = addresses.permitted_addresses(host, 80, ("*",), 5.0)
         except (ImageRejected, OSError):
             return
         for address in found:
@@ -293,6 +295,17 @@ def _is_harmless(text: str) -> bool:
         if ip.version == 6 and ip in prefix and int(ip) > 1:
             return _is_harmless(str(ipaddress.IPv4Address(int(ip) >> behind & 0xFFFFFFFF)))
     return not any(ip in network for network in _PRIVATE if network.version == ip.version)
+
+
+@contextmanager
+def replaced(module: ModuleType, names: dict[str, object]) -> Iterator[None]:
+    """While it is entered, a module has other values for some of its names."""
+    before = {name: getattr(module, name) for name in names}
+    vars(module).update(names)
+    try:
+        yield
+    finally:
+        vars(module).update(before)
 
 
 class _Resolver:
