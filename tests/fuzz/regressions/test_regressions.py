@@ -1,6 +1,7 @@
 """What fuzzing found, one small input each. A new finding gets its line here."""
 
 import io
+import struct
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ from dedup_job.errors import CatalogError, ConfigError, ImageRejected, RejectRea
 from dedup_job.io import addresses
 from dedup_job.io.catalog import plan_catalog
 from dedup_job.io.decisions import read_decisions
+from dedup_job.io.decoding import DecoderSettings, IsolatedDecoder
 from dedup_job.io.uris import resolve
 
 
@@ -57,3 +59,13 @@ def test_a_host_name_of_any_length_is_not_quoted():
         resolve(f"http://{'x' * 254}/a.jpg", "/")
     assert caught.value.reason is RejectReason.URI_REFUSED
     assert len(caught.value.detail) < 100
+
+
+def test_a_gif_frame_larger_than_its_screen_is_refused_before_it_is_allocated():
+    screen = b"GIF89a" + struct.pack("<HHBBB", 10, 10, 0xF0, 0, 0) + bytes(6)
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 65_296, 32_767, 0) + b"\x02\x02\x44\x01\x00;"
+    decoder = IsolatedDecoder(DecoderSettings(32, 0.0, memory_mb=256))
+    with pytest.raises(ImageRejected) as caught:
+        decoder.prepare(screen + frame)
+    decoder.close()
+    assert caught.value.reason is RejectReason.TOO_MANY_PIXELS
