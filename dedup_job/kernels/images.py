@@ -10,6 +10,7 @@ oriented, alpha on white, 8-bit RGB, centred on a white square, blurred.
 import io
 import re
 import threading
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -37,9 +38,8 @@ _WHITE = (255, 255, 255)
 # Start of frame: marker, length, bits per sample (ITU-T T.81, B.2.2).
 _TWELVE_BIT_JPEG = re.compile(rb"\xff[\xc0-\xc3]\x00.\x0c", re.DOTALL)
 
-# Pillow's own guard is a fixed 89 megapixels; ImageLimits is checked before any decoding and can be
-# set either way.
-Image.MAX_IMAGE_PIXELS = None
+# Pillow warns from its own guard on, which ImageLimits sets (see _read_header).
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 # Photos above this many pixels are decoded one at a time in a process: a task that fetches with 16
 # threads must not hold 16 of them.
 _LARGE_PIXELS = 8_000_000
@@ -176,6 +176,9 @@ def _read_header(data: bytes, limits: ImageLimits) -> _Header:
     """Read format, mode, size and orientation, and apply the limits; decodes no pixel."""
     if not data:
         raise ImageRejected(RejectReason.EMPTY_FILE, "0 bytes")
+    # A GIF's frame may be larger than its screen, and is allocated as the file is opened: only
+    # Pillow's guard stands before that. It raises at twice its value.
+    Image.MAX_IMAGE_PIXELS = max(1, limits.max_pixels // 2)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_limits(image, limits)
@@ -190,6 +193,10 @@ def _read_header(data: bytes, limits: ImageLimits) -> _Header:
         raise
     except UnidentifiedImageError:
         raise _unidentified(data) from None
+    except Image.DecompressionBombError:
+        raise ImageRejected(
+            RejectReason.TOO_MANY_PIXELS, f"limit {limits.max_pixels} (images.max_pixels)"
+        ) from None
     except MemoryError:
         raise
     except Exception as error:  # Pillow's parsers raise many types on hostile headers

@@ -398,6 +398,16 @@ _OTHER_FORMATS = (
     ),
 )
 _SIZES = (
+    bytes_of(
+        "a GIF of 10x10 whose frame is 65,296x32,767",
+        "reject: too_many_pixels",
+        b"GIF89a"
+        + struct.pack("<HHBBB", 10, 10, 0xF0, 0, 0)
+        + bytes(6)
+        + b","
+        + struct.pack("<HHHHB", 0, 0, 65_296, 32_767, 0)
+        + b"\x02\x02\x44\x01\x00;",
+    ),
     of("a PNG of 400 megapixels in 1 MB", "reject: too_many_pixels", as_files("bomb.png")),
     bytes_of(
         "a PNG that says 2,000,000,000 pixels", "reject: too_many_pixels", png_of(50_000, 40_000)
