@@ -16,7 +16,7 @@ QUICK := not slow and not training and not fault and not fuzz and not browser
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help machine demo test test-all lint fmt type bench dist clean
+.PHONY: help machine demo test test-all fuzz lint fmt type bench dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -29,6 +29,13 @@ test: machine $(STAMPS)/dev ## the tests that guard every change (under 20 minut
 
 test-all: machine $(STAMPS)/dev ## every test
 	$(BIN)/python -m pytest
+
+fuzz: machine $(STAMPS)/dev ## mutated photos, URIs, catalogs and decisions through the real code (ten minutes)
+	$(BIN)/python -m tests.fuzz photos --cases 200000 --workers 2
+	$(BIN)/python -m tests.fuzz uris --cases 1000000 --workers 2
+	$(BIN)/python -m tests.fuzz catalogs --cases 50000 --workers 2
+	$(BIN)/python -m tests.fuzz decisions --cases 50000 --workers 2
+	$(BIN)/python -m pytest -m fuzz
 
 lint: $(STAMPS)/dev ## style and common mistakes (ruff)
 	$(BIN)/ruff check .

@@ -37,6 +37,8 @@ DEV = [
     *S3,
     "pytest>=8.3,<10",
     "hypothesis>=6.120,<7",
+    # wheels for Linux only; what needs it is skipped elsewhere
+    "atheris>=3,<4; platform_system == 'Linux' and platform_machine == 'x86_64' and python_version < '3.14'",
     "networkx>=3.4,<4",
     "duckdb>=1.2,<3",
     "moto[server,s3]>=5.1,<6",
