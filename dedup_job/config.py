@@ -149,12 +149,12 @@ class CandidatesConfig(_Section):
     target_recall: Fraction = Field(
         0.99, description="recall the search must reach, measured in every run"
     )
-    max_cell_rows: int = Field(250_000, ge=16, description="contents a cell holds at most")
+    max_cell_rows: int = Field(16_384, ge=16, description="contents a cell holds at most")
     n_trees: int = Field(
         32, ge=1, description="where the search starts; raised until the target is met"
     )
     fan_out: int = Field(
-        4, ge=1, description="cells a content is looked up in, where a block has several"
+        3, ge=1, description="cells a content is looked up in, where a block has several"
     )
     max_effort: int = Field(
         4, ge=0, le=8, description="how often trees, search_k and fan_out may be doubled"

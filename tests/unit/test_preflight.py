@@ -519,7 +519,7 @@ def test_a_night_that_asks_for_nothing():
 
 
 @pytest.mark.parametrize(
-    ("n_contents", "megabytes"), [(100_000, 530), (250_000, 1_000), (1_000_000, 860)]
+    ("n_contents", "megabytes"), [(8_192, 227), (16_384, 253), (1_000_000, 243)]
 )
 def test_search_memory_is_the_table_of_the_operations_page(n_contents, megabytes):
     assert search_memory_mb(n_contents, 128, CandidatesConfig()) == pytest.approx(
