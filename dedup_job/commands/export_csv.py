@@ -8,9 +8,7 @@ programs read the Parquet tables.
 
 import json
 import math
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dedup_job.commands.output_file import written_whole
 from dedup_job.commands.safe_text import spreadsheet_text
 from dedup_job.errors import ConfigError, DedupError, one_line
 from dedup_job.io.manifests import find_table, read_manifest
@@ -101,17 +100,9 @@ def _quoted(text: str) -> str:
 
 def _write(header: str, lines: Iterable[str], out: Path) -> int:
     n_rows = 0
-    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
-    try:
-        with partial.open("w", encoding="utf-8-sig", newline="") as file:
-            file.write(header + "\r\n")
-            for line in lines:
-                file.write(line + "\r\n")
-                n_rows += 1
-        partial.replace(out)
-    except OSError as error:
-        raise ConfigError(f"--out {out} cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):  # what went wrong was said already
-            partial.unlink()
+    with written_whole(out) as partial, partial.open("w", encoding="utf-8-sig", newline="") as file:
+        file.write(header + "\r\n")
+        for line in lines:
+            file.write(line + "\r\n")
+            n_rows += 1
     return n_rows

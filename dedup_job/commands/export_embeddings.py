@@ -1,15 +1,15 @@
 """`dedup-job export-embeddings`: the catalog's photos with their embeddings, for analysis."""
 
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dedup_job.errors import ConfigError, DedupError
+from dedup_job.commands.output_file import written_whole
+from dedup_job.errors import DedupError
 from dedup_job.io.embedding_store import EmbeddingStore
 from dedup_job.io.manifests import find_table, read_manifest
 from dedup_job.io.storage import Folder, open_warehouse
@@ -78,18 +78,13 @@ def _join(images: pa.Table, embeddings: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 def _write(tables: Iterable[pa.Table], out: Path) -> int:
     n_rows = 0
-    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
-    try:
-        with pq.ParquetWriter(partial, _SCHEMA, compression="zstd") as writer:
-            for rows in tables:
-                writer.write_table(rows)
-                n_rows += rows.num_rows
-        partial.replace(out)
-    except OSError as error:
-        raise ConfigError(f"--out {out} cannot be written: {_problem(error)}") from None
-    finally:
-        with suppress(OSError):  # what went wrong was said already
-            partial.unlink()
+    with (
+        written_whole(out) as partial,
+        pq.ParquetWriter(partial, _SCHEMA, compression="zstd") as writer,
+    ):
+        for rows in tables:
+            writer.write_table(rows)
+            n_rows += rows.num_rows
     return n_rows
 
 
