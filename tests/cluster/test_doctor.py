@@ -8,7 +8,7 @@ from tests.cluster.standalone import start_cluster, submit, zip_package
 from tests.e2e.jobs import write_csv
 from tests.photos import jpeg
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 N_PHOTOS = 12
 
 
@@ -57,10 +57,12 @@ def test_every_executor_answers_from_a_shipped_package(dry_run):
 def test_a_limit_on_the_workers_alone_is_explained(dry_run):
     done, told = dry_run(spark__executor__pyspark__memory="600m")
     assert done.returncode == 1
-    (failed,) = [finding for finding in told["findings"] if finding["level"] == "FAIL"]
-    assert failed["what"].startswith("address space on")
-    assert "RLIMIT_AS is 600 MB" in failed["detail"]
-    assert "unset spark.executor.pyspark.memory (600m)" in failed["detail"]
-    assert "the model" in failed["detail"]
+    failures = [finding for finding in told["findings"] if finding["level"] == "FAIL"]
+    assert 1 <= len(failures) <= 2, "one of both executors, or one each where they differ"
+    for failed in failures:
+        assert failed["what"].startswith("address space on")
+        assert "RLIMIT_AS is 600 MB" in failed["detail"]
+        assert "unset spark.executor.pyspark.memory (600m)" in failed["detail"]
+    assert any("the model" in failed["detail"] for failed in failures)
     assert told["catalog"] is None
     assert "not ready for a run: address space" in done.stdout + done.stderr
