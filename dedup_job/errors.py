@@ -98,7 +98,7 @@ REASON_MEANING: dict[RejectReason, str] = {
     RejectReason.TOO_MANY_PIXELS: "more pixels, or a longer side, than the limits allow",
     RejectReason.TOO_SMALL: "a side is shorter than images.min_side_px",
     RejectReason.BAD_ASPECT: "one side is more than images.max_aspect times the other",
-    RejectReason.DECODER_CRASH: "the decoder died on this photo, twice; it is tried again every night",
+    RejectReason.DECODER_CRASH: "the decoder died or failed on this photo; it is tried again every night",
     RejectReason.DECODER_TIMEOUT: "decoding took longer than images.decode_timeout_s",
     RejectReason.TOO_MUCH_MEMORY: "decoding needs more than images.decode_memory_mb",
     RejectReason.BAD_EMBEDDING: "the model's answer for this photo is not a finite unit vector",

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 
-from dedup_job.errors import ImageRejected, RejectReason
+from dedup_job.errors import ImageRejected, RejectReason, one_line
 from dedup_job.io.decoding import (
     ANSWER,
     ASK,
@@ -67,6 +67,8 @@ def _answer(what: int, data: bytes, settings: DecoderSettings) -> tuple[bytes, b
             RejectReason.TOO_MUCH_MEMORY,
             f"decoding needs more than {settings.memory_mb} MB (images.decode_memory_mb)",
         )
+    except Exception as error:  # a fault of ours that this photo brought out costs its row as well
+        return _rejection(RejectReason.DECODER_CRASH, f"{type(error).__name__}: {one_line(error)}")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -78,8 +80,11 @@ def _rejection(reason: RejectReason, detail: str) -> tuple[bytes, bytes]:
 
 def _limit_memory(budget_bytes: int) -> None:
     """Let the address space grow by so much and no more; a tighter limit that stands is kept."""
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        in_use = int(statm.read().split()[0]) * resource.getpagesize()
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            in_use = int(statm.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return  # not Linux: there the limit would not be kept either
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     wanted = in_use + budget_bytes
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

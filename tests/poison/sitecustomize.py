@@ -21,6 +21,8 @@ if "dedup_job.io.decoder_process" in sys.orig_argv:
         elif word == b"hang":
             while True:
                 ctypes.CDLL(None).pause()
+        elif word == b"fault":
+            raise ZeroDivisionError("a fault of ours")
         elif word == b"memory":
             bytearray(1 << 40)
         return decode(data, flags)

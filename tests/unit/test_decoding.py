@@ -74,6 +74,15 @@ def test_a_crash_costs_its_photo_alone(poisonable, word, cause):
     assert poisonable.prepare(jpeg(1)).width == 120
 
 
+def test_a_fault_of_ours_costs_its_photo_and_is_named(poisonable):
+    poisonable.prepare(jpeg(1))
+    before = poisonable.pid
+    failed = rejection(poisonable.prepare, poison("fault"))
+    assert failed.reason is RejectReason.DECODER_CRASH
+    assert failed.detail == "ZeroDivisionError: a fault of ours"
+    assert poisonable.pid == before
+
+
 def test_a_hang_ends_at_the_timeout_and_is_not_tried_twice(poisonable):
     started = time.monotonic()
     hung = rejection(poisonable.prepare, poison("hang"))
