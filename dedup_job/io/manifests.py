@@ -15,6 +15,7 @@ from typing import Any
 from dedup_job.errors import DedupError
 from dedup_job.io.storage import RUNS_FOLDER, Folder
 from dedup_job.io.tables import StoredTable, TableFile
+from dedup_job.kernels.bundle import is_plain_name
 from dedup_job.tables import REPORT_TABLES, STATE_TABLES, Table
 
 logger = logging.getLogger("dedup_job")
@@ -133,7 +134,7 @@ def read_manifest(warehouse: Folder, run_id: str | None = None) -> RunManifest:
         DedupError: nothing published there, or the manifest is damaged or of a newer format.
     """
     name = f"{run_id}.json" if run_id else LATEST
-    data = warehouse.child(RUNS_FOLDER).read_bytes(name)
+    data = warehouse.child(RUNS_FOLDER).read_bytes(name) if is_plain_name(name) else None
     if data is None:
         what = f"run {run_id}" if run_id else "published run"
         raise DedupError(

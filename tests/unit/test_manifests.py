@@ -134,6 +134,13 @@ def test_a_newer_minor_version_is_read_and_a_newer_format_refused(warehouse):
         read_manifest(warehouse)
 
 
+def test_a_run_id_is_a_name_and_no_path(warehouse):
+    publish(warehouse, "r1", {})
+    for run_id in ("../_runs/r1", "./r1", "a/b"):
+        with pytest.raises(DedupError, match="holds no run"):
+            read_manifest(warehouse, run_id)
+
+
 def test_an_empty_or_damaged_warehouse_is_explained(warehouse):
     with pytest.raises(DedupError, match="holds no published run; publish one with"):
         read_manifest(warehouse)
