@@ -102,16 +102,21 @@ def ask_executors(
     n_tasks = _TASKS_PER_CORE * n_cores
     tasks = spark.range(0, n_tasks, 1, n_tasks).selectExpr("id", _JAVA)
     rows = tasks.mapInArrow(_Look(bundle, n_threads, warehouse), ANSWER_DDL).collect()
-    return gather([json.loads(row.answer) for row in rows])
+    return gather([json.loads(row.answer) for row in rows], n_cores)
 
 
-def gather(answers: Sequence[dict[str, Any]]) -> list[Executor]:
-    """One Executor of all answers with the same host and local folders, in the order of hosts."""
+def gather(answers: Sequence[dict[str, Any]], n_cores: int) -> list[Executor]:
+    """One Executor of all answers with the same host and local folders, in the order of hosts.
+
+    Args:
+        answers: as the tasks gave them.
+        n_cores: tasks that run at once in all; idle workers of earlier jobs may answer as well.
+    """
     by_executor: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for answer in answers:
         key = (answer["machine"]["host"], answer["executor"])
         by_executor.setdefault(key, []).append(answer)
-    return [_executor(by_executor[key]) for key in sorted(by_executor)]
+    return [_executor(by_executor[key], n_cores) for key in sorted(by_executor)]
 
 
 def answer_batch(answer: dict[str, Any]) -> pa.RecordBatch:
@@ -119,13 +124,13 @@ def answer_batch(answer: dict[str, Any]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({"answer": pa.array([json.dumps(answer)], pa.string())})
 
 
-def _executor(answers: Sequence[dict[str, Any]]) -> Executor:
+def _executor(answers: Sequence[dict[str, Any]], n_cores: int) -> Executor:
     last = answers[-1]
     problems = [answer["model_problem"] for answer in answers if answer["model_problem"]]
     access = last["warehouse"]
     return Executor(
         machine=Machine(**last["machine"]),
-        n_workers=len({answer["pid"] for answer in answers}),
+        n_workers=min(n_cores, len({answer["pid"] for answer in answers})),
         java=last["java"] or "",
         model_problem=problems[0] if problems else "",
         warehouse=WarehouseAccess(**access) if access else None,

@@ -276,21 +276,22 @@ def test_answers_of_one_executor_are_gathered():
             "warehouse": asdict(EXECUTOR.warehouse),
         }
 
-    found = gather(
-        [
-            answer("b", "/1", 7),
-            answer("a", "/1", 7),
-            answer("a", "/1", 8, "damaged"),
-            answer("a", "/1", 7),
-            answer("a", "/2", 9),
-        ]
-    )
+    answers = [
+        answer("b", "/1", 7),
+        answer("a", "/1", 7),
+        answer("a", "/1", 8, "damaged"),
+        answer("a", "/1", 7),
+        answer("a", "/2", 9),
+    ]
+    found = gather(answers, n_cores=4)
     assert [(e.machine.host, e.n_workers, e.model_problem) for e in found] == [
         ("a", 2, "damaged"),
         ("a", 1, ""),
         ("b", 1, ""),
     ]
     assert found[0].warehouse == EXECUTOR.warehouse and found[0].machine == MACHINE
+    # Workers of earlier jobs answer too; no more than the cores compute at once.
+    assert gather(answers, n_cores=1)[0].n_workers == 1
 
 
 @pytest.mark.parametrize(
