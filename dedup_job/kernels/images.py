@@ -44,6 +44,7 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 # threads must not hold 16 of them.
 _LARGE_PIXELS = 8_000_000
 _one_large_photo = threading.Lock()
+_STRIP_PIXELS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -278,6 +279,18 @@ def _decode_with_pillow(data: bytes, header: _Header) -> Pixels:
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
+    """Convert strip by strip: of the whole photo each step would make a copy, up to five of them."""
+    n_rows = max(1, _STRIP_PIXELS // image.width)
+    if image.height <= n_rows:
+        return _strip_to_rgb(image)
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, n_rows):
+        bottom = min(top + n_rows, image.height)
+        rgb[top:bottom] = _strip_to_rgb(image.crop((0, top, image.width, bottom)))
+    return rgb
+
+
+def _strip_to_rgb(image: Image.Image) -> Pixels:
     if image.mode in _MODES_16_BIT:
         # Pillow's own conversion clips at 255 and turns 16-bit grey nearly white.
         grey = np.asarray(image).astype(np.float32) / 257.0

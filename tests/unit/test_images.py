@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from dedup_job.errors import ImageRejected, RejectReason
+from dedup_job.kernels import images
 from dedup_job.kernels.images import ImageLimits, decode, fit, measure, prepare
 from tests.photos import draw_photo, encode, jpeg
 
@@ -211,3 +212,16 @@ def test_the_fixed_guard_of_pillow_does_not_override_the_setting():
     data = _save(big, "PNG", compress_level=1)
     assert _reason(data) == RejectReason.TOO_MANY_PIXELS
     assert decode(data, ImageLimits(max_pixels=100_000_000)).shape == (9_500, 10_000, 3)
+
+
+@pytest.mark.parametrize("kind", ["L", "LA", "RGB", "RGBA", "P", "I;16", "1"])
+def test_strips_are_what_the_whole_would_be(monkeypatch, kind):
+    noise = np.random.default_rng(1).integers(0, 256, (61, 47, 4), dtype=np.uint8)
+    if kind == "I;16":
+        image = Image.fromarray(noise[..., 0].astype(np.uint16) * 250)
+    else:
+        image = Image.fromarray(noise if kind in ("RGBA", "LA") else noise[..., :3]).convert(kind)
+    data = _save(image, "PNG", **({"transparency": 3} if kind in ("P", "L") else {}))
+    whole = decode(data)
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 200)
+    assert np.array_equal(decode(data), whole)
