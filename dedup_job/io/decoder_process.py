@@ -85,9 +85,9 @@ def _limit_memory(budget_bytes: int) -> None:
             in_use = int(statm.read().split()[0]) * resource.getpagesize()
     except OSError:
         return  # not Linux: there the limit would not be kept either
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     wanted = in_use + budget_bytes
-    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    limit = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 

@@ -132,6 +132,10 @@ class IsolatedDecoder:
                 rejected = self._blame(child, self._end())
                 if rejected.reason is RejectReason.DECODER_TIMEOUT or attempt == _ATTEMPTS:
                     raise rejected from None
+            except BaseException:
+                # No memory, Ctrl-C: the rest of this answer would be taken for the next one.
+                self._end()
+                raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _blame(self, child: "_Child", returncode: int) -> ImageRejected:
@@ -225,20 +229,26 @@ class _Child:
 
 
 def _start(descriptor: int, settings: DecoderSettings) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "dedup_job.io.decoder_process",
-            str(descriptor),
-            json.dumps(settings.as_dict()),
-        ],
-        env=child_environment(),
-        pass_fds=[descriptor],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    try:
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "dedup_job.io.decoder_process",
+                str(descriptor),
+                json.dumps(settings.as_dict()),
+            ],
+            env=child_environment(),
+            pass_fds=[descriptor],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+    except OSError as error:
+        raise DedupError(
+            f"the decoder process did not start: {error.strerror}; it runs {sys.executable}, one "
+            "beside every Python worker: raise the limits of processes (ulimit -u) and memory"
+        ) from None
 
 
 def _cause(returncode: int) -> str:

@@ -1,6 +1,7 @@
 """The decoder process: the same pixels as without it, and one row lost where it dies."""
 
 import os
+import resource
 import signal
 import threading
 import time
@@ -138,6 +139,53 @@ def test_the_child_leaves_with_its_parent():
     threading.Thread(target=decoder.close).start()
     assert process.wait(10) == 0
     assert decoder.pid is None
+
+
+def test_an_answer_that_was_not_read_to_its_end_is_not_taken_for_the_next(monkeypatch):
+    decoder = IsolatedDecoder(SETTINGS)
+    expected = decoder.prepare(jpeg(2)).pixels
+    receive, calls = decoding._Child._receive, []
+
+    def short_of_memory(self, n_bytes, deadline):
+        calls.append(n_bytes)
+        if len(calls) == 2:  # the head was read, the pixels were not
+            raise MemoryError
+        return receive(self, n_bytes, deadline)
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(decoding._Child, "_receive", short_of_memory)
+        decoder.prepare(jpeg(1))
+    assert np.array_equal(decoder.prepare(jpeg(2)).pixels, expected)
+    decoder.close()
+
+
+def test_large_photos_with_alpha_are_held_once():
+    data = encode(np.zeros((5000, 5000, 4), np.uint8), ".png")  # 100 MB as they are, 75 MB as RGB
+    decoder = IsolatedDecoder(DecoderSettings(32, 0.5, memory_mb=300))
+    assert decoder.prepare(data).width == 5000
+    decoder.close()
+
+
+def test_a_machine_without_room_for_a_process_is_explained(monkeypatch):
+    def fork_failed(*_args, **_kwargs):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(decoding.subprocess, "Popen", fork_failed)
+    with pytest.raises(DedupError, match=r"did not start: Resource temporarily.*ulimit -u"):
+        IsolatedDecoder(SETTINGS).prepare(jpeg(1))
+
+
+def test_a_tighter_limit_that_stands_is_kept():
+    soft = 3 << 30
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    roomy = IsolatedDecoder(DecoderSettings(32, 0.5, memory_mb=8192))
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, before[1]))
+        roomy.prepare(jpeg(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert resource.prlimit(roomy.pid, resource.RLIMIT_AS)[0] == soft
+    roomy.close()
 
 
 def test_a_child_that_cannot_start_is_explained(monkeypatch, tmp_path):
