@@ -15,6 +15,13 @@ from typing import Any
 from dedup_job.io.uris import refused
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+# Where clouds serve credentials at addresses that are not link-local: Azure, Oracle, Alibaba, AWS.
+_METADATA = frozenset(
+    ipaddress.ip_address(text)
+    for text in ("168.63.129.16", "192.0.0.192", "100.100.100.200", "fd00:ec2::254")
+)
+# RFC 6052 and RFC 8215: the last 32 bits are the IPv4 address that a translator connects to.
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,8 @@ def permitted_addresses(
     """Resolve a host and check every address.
 
     A host that `allow_hosts` names (as `HOST` or `HOST:PORT`) may be on any private network; `*`
-    admits public addresses only. Link-local addresses, where clouds serve credentials, are admitted
-    only when the address itself is named: a named host's DNS may be in a stranger's hands.
+    admits public addresses only. Link-local and other addresses where clouds serve credentials are
+    admitted only when the address itself is named: a named host's DNS may be in a stranger's hands.
 
     Raises:
         ImageRejected: URI_REFUSED, naming fetch.allow_hosts.
@@ -48,8 +55,8 @@ def permitted_addresses(
         ip = ipaddress.ip_address(address.sockaddr[0])
         if not (is_public(ip) or (named and (str(ip) == host or not _is_unsafe(ip)))):
             raise refused(
-                f"host {shown} leads to an address that is not public; "
-                "fetch.allow_hosts must name the host (link-local: the address) to allow it"
+                f"host {shown} leads to an address that is not public; fetch.allow_hosts must name "
+                "the host (link-local or a cloud's metadata: the address) to allow it"
             )
     return addresses
 
@@ -67,12 +74,17 @@ def is_public(ip: IpAddress) -> bool:
     inner = _unwrapped(ip)
     if isinstance(inner, ipaddress.IPv6Address) and inner.is_site_local:
         return False
+    if inner in _METADATA:
+        return False
     return inner.is_global and not inner.is_multicast and not inner.is_reserved
 
 
 def _is_unsafe(ip: IpAddress) -> bool:
     inner = _unwrapped(ip)
-    return inner.is_link_local or inner.is_multicast or inner.is_unspecified
+    if isinstance(inner, ipaddress.IPv6Address) and any(inner in prefix for prefix in _NAT64):
+        inner = ipaddress.IPv4Address(inner.packed[-4:])
+    is_unsafe = inner.is_link_local or inner.is_multicast or inner.is_unspecified
+    return is_unsafe or inner in _METADATA
 
 
 def _unwrapped(ip: IpAddress) -> IpAddress:

@@ -316,6 +316,26 @@ def test_a_named_host_may_be_private_but_never_the_metadata_service(photo_server
     reject(fetcher, "http://evil.example/a.jpg", RejectReason.URI_REFUSED, "link-local")
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "fd00:ec2::254",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::a9fe:a9fe",
+    ],
+)
+def test_metadata_services_that_are_not_link_local_need_their_address(monkeypatch, address):
+    fake_dns(monkeypatch, {"cdn.example": [address], address: [address]})
+    assert not is_public(ipaddress.ip_address(address))
+    for allowed in ("cdn.example", "*"):
+        with pytest.raises(ImageRejected, match="not public"):
+            addresses.permitted_addresses("cdn.example", 80, (allowed,), 1)
+    assert addresses.permitted_addresses(address, 80, (address,), 1)
+
+
 def test_the_name_is_looked_up_once_so_that_it_cannot_be_rebound(photo_server, monkeypatch):
     photo_server.routes["/a.jpg"] = PHOTO
     answers = {"rebind.example": [["1.1.1.1"], ["127.0.0.1"]]}
