@@ -11,7 +11,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from dedup_job.config import JobConfig
-from dedup_job.errors import ConfigError, DedupError, one_line
+from dedup_job.errors import ConfigError, DedupError, ModelContractError, one_line
 from dedup_job.io.bundles import ShippedBundle, ship_bundle
 from dedup_job.io.catalog import Part, catalog_base, plan_catalog
 from dedup_job.io.lease import read_lease
@@ -168,12 +168,16 @@ def _try_model(found: Preflight, task: _Task) -> Model | None:
     except ConfigError:
         raise
     except DedupError as error:
-        detail = f"{error}; install the package again, export the bundle again, or name another"
-        found.add([Finding(Level.FAIL, "model", f"{detail} with --model BUNDLE")])
+        found.add([_unusable_model(error)])
         return None
     detail = f"{model.directory}, {model.manifest.dim} dimensions, golden embeddings agree"
     found.add([Finding(Level.OK, "model", detail)])
     return model
+
+
+def _unusable_model(error: DedupError) -> Finding:
+    detail = f"{error}; install the package again, export the bundle again, or name another"
+    return Finding(Level.FAIL, "model", f"{detail} with --model BUNDLE")
 
 
 def _look_at_warehouse(found: Preflight, task: _Task) -> WarehouseAccess | None:
@@ -202,12 +206,13 @@ def _ask_executors(
     pyspark_memory = spark.conf.get(_PYSPARK_MEMORY, None)
     decode_memory_mb = task.config.images.decode_memory_mb
     try:
+        bundle = _ship(spark, task.config, model)
+    except ModelContractError as error:  # it lacks what model.runtime needs
+        found.add([_unusable_model(error)])
+        return
+    try:
         found.executors = ask_executors(
-            spark,
-            count_cores(spark),
-            _ship(spark, task.config, model),
-            count_task_threads(spark),
-            task.warehouse,
+            spark, count_cores(spark), bundle, count_task_threads(spark), task.warehouse
         )
     except (
         Exception

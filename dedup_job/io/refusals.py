@@ -1,4 +1,4 @@
-"""Photos that the `fetch` settings refuse by their URI alone: no name is looked up, nothing is read."""
+"""Photos that the `fetch` settings refuse by their URI: no host is looked up, no file is opened."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ REFUSALS_DDL = "refusal string"
 class FindRefusals:
     """Turns batches of `source_uri` into one `refusal` each, null where a photo may be asked for.
 
-    What only a look can tell (symbolic links, the addresses behind a host) is left to the fetch.
+    What only a look can tell (links out of a root, the addresses behind a host) is left to the fetch.
     """
 
     policy: FetchPolicy
@@ -55,11 +55,14 @@ def refusal(uri: str, policy: FetchPolicy) -> str | None:
 
 
 def _refused_file(path: str, policy: FetchPolicy) -> str | None:
-    for root in policy.roots:
-        for folder in {root, os.path.realpath(root)}:
-            if os.path.commonpath([path, folder]) == folder:
-                return None
+    folders = {*policy.roots, *map(os.path.realpath, policy.roots)}
+    if _is_below(path, folders) or _is_below(os.path.realpath(path), folders):
+        return None
     return "file outside the image root; fetch.allow_roots can add its folder"
+
+
+def _is_below(path: str, folders: Iterable[str]) -> bool:
+    return any(os.path.commonpath([path, folder]) == folder for folder in folders)
 
 
 def _refused_host(uri: str, policy: FetchPolicy) -> str | None:

@@ -497,6 +497,18 @@ def test_refusals_by_uri_alone_are_those_of_the_fetcher(uri, words):
     assert (rejected.value.reason, rejected.value.detail) == ("uri_refused", said)
 
 
+def test_a_file_that_a_link_leads_into_the_root_is_not_refused(tmp_path):
+    from dedup_job.io.fetch import Fetcher
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jpg").write_bytes(b"photo")
+    (tmp_path / "mount").symlink_to(tmp_path / "data")
+    policy = FetchPolicy.from_config(FetchConfig(), [str(tmp_path / "data")])
+    uri = f"file://{tmp_path}/mount/a.jpg"
+    assert Fetcher(policy).fetch(uri).data == b"photo"
+    assert refusal(uri, policy) is None
+
+
 # Estimates
 
 
