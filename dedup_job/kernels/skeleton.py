@@ -14,7 +14,10 @@ _GREEK = dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧον", "ABEZHIKMNOPTYXov", strict
 _DASHES = dict.fromkeys("‐‑‒–—−", "-")
 _DRAWN_ALIKE = str.maketrans({**_CYRILLIC, **_GREEK, **_DASHES})
 _INVISIBLE = ("Cf", "Cc")  # zero-width spaces and joiners, direction marks, controls
-_SELECTORS = range(0xFE00, 0xFE10)  # variation selectors: they ask for another drawing, no letter
+# Letters and marks that are not drawn (Unicode: Default_Ignorable_Code_Point), variation selectors
+# among them, and the Braille pattern without a dot.
+_UNDRAWN = {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0}
+_UNDRAWN |= {*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)}
 _SPACES = re.compile(r"\s+")
 
 
@@ -29,6 +32,6 @@ def skeleton(text: str) -> str:
     seen = "".join(
         character
         for character in seen
-        if unicodedata.category(character) not in _INVISIBLE and ord(character) not in _SELECTORS
+        if unicodedata.category(character) not in _INVISIBLE and ord(character) not in _UNDRAWN
     )
     return _SPACES.sub(" ", unicodedata.normalize("NFKC", seen.translate(_DRAWN_ALIKE))).strip()

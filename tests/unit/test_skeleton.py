@@ -18,6 +18,8 @@ from dedup_job.kernels.skeleton import skeleton
         "Сafé-1",  # Cyrillic С
         "Ｃａｆé-１",
         "Café\ufe0f-1",
+        "Café\u034f-\u31641",
+        "Ca\U000e0100fé-\u28001\uffa0",
     ],
     ids=ascii,
 )
