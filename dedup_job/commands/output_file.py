@@ -15,6 +15,8 @@ def written_whole(out: Path) -> Iterator[Path]:
     Raises:
         ConfigError: `out` cannot be written.
     """
+    if not out.name:
+        raise ConfigError(f"--out {out} is a folder; a file is expected")
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
     try:
         yield partial

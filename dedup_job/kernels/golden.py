@@ -1,5 +1,6 @@
 """Golden vectors: drawn pictures and what the network made of them when it was exported."""
 
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -16,6 +17,15 @@ from dedup_job.kernels.zips import check_zip
 _IMAGES, _INT8, _FLOAT = "images", "embeddings", "float_embeddings"
 _MAX_IMAGES = 64
 _HEADER_BYTES = 4_096  # of an .npy file, at most
+_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    tokenize.TokenError,  # of a header that is no Python literal, which NumPy then takes for Python 2's
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
             found = {
                 name.removesuffix(".npy"): _read_array(archive, name) for name in archive.namelist()
             }
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise ModelContractError(f"{path} is damaged: {one_line(error)}") from None
     side = manifest.input_px
     n = len(found[_IMAGES]) if found[_IMAGES].ndim else 0

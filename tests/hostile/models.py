@@ -212,11 +212,22 @@ def _npy_that_lies(directory: Path) -> None:
     np.lib.format.write_array_header_1_0(
         header, {"descr": "|u1", "fortran_order": False, "shape": shape}
     )
+    _replace_images(directory, header.getvalue() + b"\0" * 1000)
+
+
+def _npy_of_brackets(directory: Path) -> None:
+    """An array whose header is no Python literal."""
+    header = b"[" * 1000
+    magic = np.lib.format.magic(1, 0)
+    _replace_images(directory, magic + len(header).to_bytes(2, "little") + header)
+
+
+def _replace_images(directory: Path, images: bytes) -> None:
     with np.load(directory / GOLDEN) as golden, zipfile.ZipFile(directory / "new", "w") as archive:
         vectors = io.BytesIO()
         np.save(vectors, golden["embeddings"])
         archive.writestr("embeddings.npy", vectors.getvalue())
-        archive.writestr("images.npy", header.getvalue() + b"\0" * 1000)
+        archive.writestr("images.npy", images)
     (directory / "new").replace(directory / GOLDEN)
     rehash(directory)
 
@@ -498,6 +509,11 @@ CASES: tuple[Case, ...] = (
         "golden: an array that promises a terabyte",
         "error: promises",
         bundle(_npy_that_lies, "promises"),
+    ),
+    Case(
+        "golden: an array whose header is 1,000 brackets",
+        "error: is damaged",
+        bundle(_npy_of_brackets, "is damaged"),
     ),
     Case(
         "golden: a member too many",

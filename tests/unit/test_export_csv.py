@@ -108,6 +108,8 @@ def test_what_cannot_be_done_is_one_line(warehouse, tmp_path):
         export_csv(warehouse.uri, "catalog_images", str(out))
     with pytest.raises(DedupError, match="holds no run r9"):
         export_csv(warehouse.uri, "runs", str(out), "r9")
+    with pytest.raises(ConfigError, match=r"--out \. is a folder"):
+        export_csv(warehouse.uri, "runs", ".")
     with pytest.raises(ConfigError, match=r"--out .* cannot be written: "):
         export_csv(warehouse.uri, "runs", str(tmp_path / "none" / "x.csv"))
     out.write_bytes(b"an older export")
