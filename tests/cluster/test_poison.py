@@ -9,7 +9,7 @@ from tests.decoders import POISON_PATH, poison
 from tests.e2e.shop import Shop
 from tests.faults.published import reports
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 POISON = {
     "crash": "decoder_crash",
