@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dedup_job.errors import ImageRejected
 from dedup_job.kernels import images
 from tests.photos import jpeg
 
@@ -14,8 +15,14 @@ class InProcessDecoder:
     def __init__(self, size_px, blur_sigma_px):
         self._settings = (size_px, blur_sigma_px)
 
-    def prepare(self, data):
-        return images.prepare(data, *self._settings)
+    def prepare_all(self, photos):
+        return [self._prepare(data) for data in photos]
+
+    def _prepare(self, data):
+        try:
+            return images.prepare(data, *self._settings)
+        except ImageRejected as rejected:
+            return rejected
 
     def measure(self, data):
         return images.measure(data)

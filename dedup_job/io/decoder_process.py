@@ -1,4 +1,4 @@
-"""The child of `decoding.py`: reads photos from a socket, answers with pixels, until the socket ends.
+"""The child of `decoding.py`: reads photos from a socket until it ends, leaves pixels in shared memory.
 
 It limits itself, so that no photo can hold it even when its parent is gone: an alarm per photo for
 time, RLIMIT_AS for memory.
@@ -10,72 +10,81 @@ import resource
 import signal
 import socket
 import sys
+from typing import BinaryIO
 
 from dedup_job.errors import ImageRejected, RejectReason, one_line
-from dedup_job.io.decoding import (
-    ANSWER,
-    ASK,
-    MEASURE,
-    MEASURED,
-    PREPARED,
-    READY,
-    REJECTED,
-    DecoderSettings,
-)
+from dedup_job.io.decoder_slots import MEASURED, PREPARED, REJECTED, Slots
+from dedup_job.io.decoding import BATCH, BATCH_PHOTOS, DONE, LENGTH, MEASURE, DecoderSettings
 from dedup_job.kernels.images import ImageLimits, measure, prepare
 
 
-def main(descriptor: int, settings: DecoderSettings) -> None:
+def main(descriptor: int, memory: int, settings: DecoderSettings) -> None:
     """Serve photos on a socket until it is closed.
 
     Args:
         descriptor: of the socket, inherited.
+        memory: descriptor of the slots for what became of them, inherited.
         settings: as the parent gave them.
     """
     import cv2
 
     cv2.setNumThreads(0)
+    slots = Slots(memory, BATCH_PHOTOS, settings.n_pixel_bytes)
+    os.close(memory)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # not a handler: native code would not run it
     _limit_memory(settings.memory_mb << 20)
     with socket.socket(fileno=descriptor) as connection:
-        connection.sendall(ANSWER.pack(READY, 0, 0, 0))
+        connection.sendall(DONE)
         # Decoders write their complaints to stderr; what counts is in the answer.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         with connection.makefile("rb") as stream:
-            while len(asked := stream.read(ASK.size)) == ASK.size:
-                what, n_bytes = ASK.unpack(asked)
-                data = stream.read(n_bytes)
-                if len(data) < n_bytes:
-                    return
-                for part in _answer(what, data, settings):
-                    connection.sendall(part)
+            while len(head := stream.read(BATCH.size)) == BATCH.size:
+                what, n_photos = BATCH.unpack(head)
+                for slot in range(n_photos):
+                    data = _read_photo(stream)
+                    if data is None:
+                        return
+                    _answer(what, data, settings, slots, slot)
+                connection.sendall(DONE)
 
 
-def _answer(what: int, data: bytes, settings: DecoderSettings) -> tuple[bytes, bytes]:
+def _read_photo(stream: BinaryIO) -> bytes | None:
+    """The next photo; None where the parent is gone."""
+    head = stream.read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        return None
+    [n_bytes] = LENGTH.unpack(head)
+    data = stream.read(n_bytes)
+    return data if len(data) == n_bytes else None
+
+
+def _answer(what: int, data: bytes, settings: DecoderSettings, slots: Slots, slot: int) -> None:
     signal.setitimer(signal.ITIMER_REAL, settings.timeout_s)
     try:
         if what == MEASURE:
-            return ANSWER.pack(MEASURED, *measure(data, settings.limits), 0), b""
+            slots.write(slot, MEASURED, *measure(data, settings.limits))
+            return
         done = prepare(data, settings.size_px, settings.blur_sigma_px, settings.limits)
-        pixels = done.pixels.tobytes()
-        return ANSWER.pack(PREPARED, done.width, done.height, len(pixels)), pixels
+        slots.write(slot, PREPARED, done.width, done.height, done.pixels.tobytes())
     except ImageRejected as rejected:
-        return _rejection(rejected.reason, rejected.detail)
+        _reject(slots, slot, rejected.reason, rejected.detail)
     except MemoryError:
-        return _rejection(
+        _reject(
+            slots,
+            slot,
             RejectReason.TOO_MUCH_MEMORY,
             f"decoding needs more than {settings.memory_mb} MB (images.decode_memory_mb)",
         )
     except Exception as error:  # a fault of ours that this photo brought out costs its row as well
-        return _rejection(RejectReason.DECODER_CRASH, f"{type(error).__name__}: {one_line(error)}")
+        detail = f"{type(error).__name__}: {one_line(error)}"
+        _reject(slots, slot, RejectReason.DECODER_CRASH, detail)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _rejection(reason: RejectReason, detail: str) -> tuple[bytes, bytes]:
-    text = f"{reason}\n{detail}".encode()
-    return ANSWER.pack(REJECTED, 0, 0, len(text)), text
+def _reject(slots: Slots, slot: int, reason: RejectReason, detail: str) -> None:
+    slots.write(slot, REJECTED, body=f"{reason}\n{detail}".encode())
 
 
 def _limit_memory(budget_bytes: int) -> None:
@@ -92,5 +101,9 @@ def _limit_memory(budget_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    told = json.loads(sys.argv[2])
-    main(int(sys.argv[1]), DecoderSettings(**{**told, "limits": ImageLimits(**told["limits"])}))
+    told = json.loads(sys.argv[3])
+    main(
+        int(sys.argv[1]),
+        int(sys.argv[2]),
+        DecoderSettings(**{**told, "limits": ImageLimits(**told["limits"])}),
+    )

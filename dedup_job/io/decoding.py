@@ -2,32 +2,48 @@
 
 A decoder is native code that reads what strangers wrote. Where it crashes, hangs or asks for all
 memory, the child process ends, its photo is rejected, and the next photo starts a new child. The
-child (`decoder_process.py`) serves many photos, one at a time; docs/adr/0016 has the price.
+child (`decoder_process.py`) serves many photos, a few at a time: they go to it over a socket, what
+became of them comes back in shared memory (`decoder_slots.py`). docs/adr/0016 has the price.
 """
 
 import json
+import os
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
 from dedup_job.errors import DedupError, ImageRejected, RejectReason
+from dedup_job.io.decoder_slots import (
+    MEASURED,
+    PREPARED,
+    REJECTED,
+    Answer,
+    Slots,
+    create_slots_file,
+)
 from dedup_job.io.processes import child_environment
 from dedup_job.kernels.images import ImageLimits, Prepared
 
-# Frames on the socket. Asked: what to do, bytes of the photo. Answered: kind, two numbers, bytes
-# that follow.
-ASK = struct.Struct("!BI")
-ANSWER = struct.Struct("!BIII")
+# What the parent sends: what to do with how many photos, then each photo's length and bytes. The child
+# sends a byte when it is ready, and one when all of them are in their slots.
+BATCH = struct.Struct("!BI")
+LENGTH = struct.Struct("!I")
 PREPARE, MEASURE = 0, 1
-PREPARED, MEASURED, REJECTED, READY = 0, 1, 2, 3
+DONE = b"."
+# Photos in one batch, at most. One slot of shared memory each.
+BATCH_PHOTOS = 16
+# glibc would give the pixels of each photo back to the kernel and fault them in again for the next: a
+# tenth of the child's time. It keeps what photos of usual sizes take; larger blocks are mapped.
+_KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(8 << 20)}
 # The child's own alarm ends a hang; this much later its parent does, should the child be stopped.
 _GRACE_S = 5.0
 _START_TIMEOUT_S = 60.0
@@ -53,13 +69,22 @@ class DecoderSettings:
     timeout_s: float = 30.0
     memory_mb: int = 2048
 
+    @property
+    def n_pixel_bytes(self) -> int:
+        """Bytes of one prepared photo."""
+        return 3 * self.size_px**2
+
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
         return asdict(self)
 
 
 class _DecoderDied(Exception):
-    """The child ended, or was ended, while it had a photo."""
+    """The child ended, or is overdue, at the photo behind those of `answers`."""
+
+    def __init__(self, answers: list[Answer]) -> None:
+        super().__init__()
+        self.answers = answers
 
 
 def open_decoder(
@@ -93,16 +118,32 @@ class IsolatedDecoder:
             ImageRejected: as there; or DECODER_CRASH, DECODER_TIMEOUT, TOO_MUCH_MEMORY.
             DedupError: no decoder process can be started.
         """
-        kind, width, height, body = self._ask(PREPARE, data)
-        assert kind == PREPARED
-        side = self._settings.size_px
-        return Prepared(np.frombuffer(body, np.uint8).reshape(side, side, 3), width, height)
+        [prepared] = self.prepare_all([data])
+        if isinstance(prepared, ImageRejected):
+            raise prepared
+        return prepared
+
+    def prepare_all(self, photos: Sequence[bytes]) -> list[Prepared | ImageRejected]:
+        """`prepare` for several photos at once, which saves the two processes waiting in turns.
+
+        Returns:
+            In order, one for each photo; a rejection concerns its photo alone.
+
+        Raises:
+            DedupError: as `prepare`.
+        """
+        return [
+            answer if isinstance(answer, ImageRejected) else self._as_prepared(answer)
+            for answer in self._ask_all(PREPARE, photos)
+        ]
 
     def measure(self, data: bytes) -> tuple[int, int]:
         """Do what `kernels.images.measure` does; raises as `prepare`."""
-        kind, width, height, _ = self._ask(MEASURE, data)
-        assert kind == MEASURED
-        return width, height
+        [answer] = self._ask_all(MEASURE, [data])
+        if isinstance(answer, ImageRejected):
+            raise answer
+        assert answer.kind == MEASURED
+        return answer.first, answer.second
 
     def close(self) -> None:
         """End the child; the next photo would start another."""
@@ -114,29 +155,38 @@ class IsolatedDecoder:
         """Process id of the child, for whoever watches its memory; None while there is none."""
         return self._child.pid if self._child else None
 
-    def _ask(self, what: int, data: bytes) -> tuple[int, int, int, bytearray]:
-        with self._lock:
-            kind, first, second, body = self._ask_until_answered(what, data)
-        if kind == REJECTED:
-            reason, _, detail = body.decode().partition("\n")
-            raise ImageRejected(RejectReason(reason), detail)
-        return kind, first, second, body
+    def _as_prepared(self, answer: Answer) -> Prepared:
+        assert answer.kind == PREPARED
+        side = self._settings.size_px
+        pixels = np.frombuffer(answer.body, np.uint8).reshape(side, side, 3)
+        return Prepared(pixels, answer.first, answer.second)
 
-    def _ask_until_answered(self, what: int, data: bytes) -> tuple[int, int, int, bytearray]:
-        # Once more with a fresh child: the kernel may have killed the first for what others took.
-        for attempt in range(1, _ATTEMPTS + 1):
-            child = self._child = self._child or _Child(self._settings)
-            try:
-                return child.ask(what, data)
-            except _DecoderDied:
-                rejected = self._blame(child, self._end())
-                if rejected.reason is RejectReason.DECODER_TIMEOUT or attempt == _ATTEMPTS:
-                    raise rejected from None
-            except BaseException:
-                # No memory, Ctrl-C: the rest of this answer would be taken for the next one.
-                self._end()
-                raise
-        raise AssertionError("unreachable: the last attempt returns or raises")
+    def _ask_all(self, what: int, photos: Sequence[bytes]) -> list[Answer | ImageRejected]:
+        answers: list[Answer | ImageRejected] = []
+        n_deaths = 0  # of children that had the photo whose turn it is
+        with self._lock:
+            while len(answers) < len(photos):
+                batch = photos[len(answers) :][:BATCH_PHOTOS]
+                child = self._child = self._child or _Child(self._settings)
+                try:
+                    answers += map(_judge, child.ask(what, batch))
+                    n_deaths = 0
+                    continue
+                except _DecoderDied as died:
+                    finished = died.answers
+                    rejected = self._blame(child, self._end())
+                except BaseException:
+                    # No memory, Ctrl-C: the rest of this batch would be taken for the next one.
+                    self._end()
+                    raise
+                answers += map(_judge, finished)
+                n_deaths = 1 if finished else n_deaths + 1
+                # Once more with a fresh child: the kernel may have killed the first for what others
+                # took. A photo that ran out of time would do so again.
+                if n_deaths == _ATTEMPTS or rejected.reason is RejectReason.DECODER_TIMEOUT:
+                    answers.append(rejected)
+                    n_deaths = 0
+        return answers
 
     def _blame(self, child: "_Child", returncode: int) -> ImageRejected:
         if child.is_overdue or returncode == -signal.SIGALRM:
@@ -153,8 +203,15 @@ class IsolatedDecoder:
         return child.end() if child else 0
 
 
+def _judge(answer: Answer) -> Answer | ImageRejected:
+    if answer.kind != REJECTED:
+        return answer
+    reason, _, detail = answer.body.decode().partition("\n")
+    return ImageRejected(RejectReason(reason), detail)
+
+
 class _Child:
-    """One decoder process and the socket to it."""
+    """One decoder process, the socket to it, and the memory shared with it."""
 
     def __init__(self, settings: DecoderSettings) -> None:
         # A socket, as both directions of it can be waited for with a deadline.
@@ -163,8 +220,13 @@ class _Child:
         self._patience_s = settings.timeout_s + _GRACE_S
         for end in (self._socket, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
-        with theirs:
-            self._process = _start(theirs.fileno(), settings)
+        memory = create_slots_file(BATCH_PHOTOS, settings.n_pixel_bytes)
+        try:
+            self._slots = Slots(memory, BATCH_PHOTOS, settings.n_pixel_bytes)
+            with theirs:
+                self._process = _start(theirs.fileno(), memory, settings)
+        finally:
+            os.close(memory)
         try:
             self._await_start()
         except BaseException:
@@ -175,35 +237,47 @@ class _Child:
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, what: int, data: bytes) -> tuple[int, int, int, bytearray]:
-        """One photo to the child, one answer back; raises _DecoderDied without one."""
-        deadline = time.monotonic() + self._patience_s
+    def ask(self, what: int, photos: Sequence[bytes]) -> list[Answer]:
+        """A batch of photos to the child, what became of them back.
+
+        Raises:
+            _DecoderDied: with the answers up to the photo at which the child ended.
+        """
+        self._slots.clear()
         try:
-            self._socket.settimeout(self._patience_s)
-            self._socket.sendall(ASK.pack(what, len(data)))
-            self._socket.sendall(data)
-            return self._answer(deadline)
+            self._send(BATCH.pack(what, len(photos)))
+            for data in photos:
+                self._send(LENGTH.pack(len(data)))
+                self._send(data)
+            self._await_done()
         except TimeoutError:
             self.is_overdue = True
-            raise _DecoderDied from None
+            raise _DecoderDied(self._finished(len(photos))) from None
         except OSError:
-            raise _DecoderDied from None
+            raise _DecoderDied(self._finished(len(photos))) from None
+        return self._finished(len(photos))
 
     def end(self) -> int:
         """End the process however it feels; returns its exit code, negative for a signal."""
         self._socket.close()  # an idle child reads the end of its work and leaves
+        with suppress(BufferError):
+            self._slots.close()
         try:
             return self._process.wait(0 if self.is_overdue else 1)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
 
+    def _finished(self, n: int) -> list[Answer]:
+        return [self._slots.read(slot) for slot in range(self._slots.count_filled(n))]
+
     def _await_start(self) -> None:
         assert self._process.stderr is not None
         with self._process.stderr as said:
             try:
-                self._answer(time.monotonic() + _START_TIMEOUT_S)
-            except (OSError, _DecoderDied) as error:
+                self._socket.settimeout(_START_TIMEOUT_S)
+                self._receive_byte()
+            except OSError as error:
                 self._process.kill()
                 text = said.read().decode(errors="replace").strip().splitlines()
                 reason = text[-1] if text else type(error).__name__
@@ -211,24 +285,33 @@ class _Child:
                     f"the decoder process did not start: {reason[:300]}; it runs {sys.executable} "
                     "with this worker's packages and needs some 100 MB of memory"
                 ) from None
+        self._socket.settimeout(self._patience_s)
 
-    def _answer(self, deadline: float) -> tuple[int, int, int, bytearray]:
-        kind, first, second, n_bytes = ANSWER.unpack(self._receive(ANSWER.size, deadline))
-        return kind, first, second, self._receive(n_bytes, deadline)
+    def _send(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._patiently(partial(self._socket.send, rest)) :]
 
-    def _receive(self, n_bytes: int, deadline: float) -> bytearray:
-        received = bytearray(n_bytes)
-        view, n_read = memoryview(received), 0
-        while n_read < n_bytes:
-            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
-            n_new = self._socket.recv_into(view[n_read:])
-            if not n_new:
-                raise _DecoderDied
-            n_read += n_new
-        return received
+    def _await_done(self) -> None:
+        self._patiently(self._receive_byte)
+
+    def _receive_byte(self) -> int:
+        if self._socket.recv(1) != DONE:
+            raise ConnectionError
+        return 1
+
+    def _patiently(self, act: Callable[[], int]) -> int:
+        """Wait as long as the child gets photos done, each within its time."""
+        while True:
+            before = self._slots.count_filled(BATCH_PHOTOS)
+            try:
+                return act()
+            except TimeoutError:
+                if self._slots.count_filled(BATCH_PHOTOS) == before:
+                    raise
 
 
-def _start(descriptor: int, settings: DecoderSettings) -> "subprocess.Popen[bytes]":
+def _start(descriptor: int, memory: int, settings: DecoderSettings) -> "subprocess.Popen[bytes]":
     try:
         return subprocess.Popen(
             [
@@ -236,10 +319,11 @@ def _start(descriptor: int, settings: DecoderSettings) -> "subprocess.Popen[byte
                 "-m",
                 "dedup_job.io.decoder_process",
                 str(descriptor),
+                str(memory),
                 json.dumps(settings.as_dict()),
             ],
-            env=child_environment(),
-            pass_fds=[descriptor],
+            env={**child_environment(), **_KEEP_MEMORY},
+            pass_fds=[descriptor, memory],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -12,8 +12,9 @@ import pytest
 
 from dedup_job.errors import DedupError, ImageRejected, RejectReason
 from dedup_job.io import decoding
+from dedup_job.io.decoder_slots import EMPTY, PREPARED, Answer, Slots, create_slots_file
 from dedup_job.io.decoding import DecoderSettings, IsolatedDecoder
-from dedup_job.kernels.images import ImageLimits, measure, prepare
+from dedup_job.kernels.images import ImageLimits, Prepared, measure, prepare
 from tests.decoders import POISON_PATH, poison
 from tests.photos import draw_photo, encode, jpeg
 
@@ -144,19 +145,79 @@ def test_the_child_leaves_with_its_parent():
 def test_an_answer_that_was_not_read_to_its_end_is_not_taken_for_the_next(monkeypatch):
     decoder = IsolatedDecoder(SETTINGS)
     expected = decoder.prepare(jpeg(2)).pixels
-    receive, calls = decoding._Child._receive, []
 
-    def short_of_memory(self, n_bytes, deadline):
-        calls.append(n_bytes)
-        if len(calls) == 2:  # the head was read, the pixels were not
-            raise MemoryError
-        return receive(self, n_bytes, deadline)
+    def short_of_memory(self, n):
+        raise MemoryError
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(decoding._Child, "_receive", short_of_memory)
+        patch.setattr(decoding._Child, "_finished", short_of_memory)
         decoder.prepare(jpeg(1))
     assert np.array_equal(decoder.prepare(jpeg(2)).pixels, expected)
     decoder.close()
+
+
+def test_a_batch_is_answered_in_order(decoder):
+    photos = [jpeg(seed) for seed in range(2 * decoding.BATCH_PHOTOS + 3)]
+    photos[5], photos[-1] = b"", b"<html>"
+    answers = decoder.prepare_all(photos)
+    assert len(answers) == len(photos)
+    for number, (data, answer) in enumerate(zip(photos, answers, strict=True)):
+        if number in (5, len(photos) - 1):
+            assert isinstance(answer, ImageRejected)
+        else:
+            assert np.array_equal(answer.pixels, prepare(data, 32, 0.5).pixels)
+    assert decoder.prepare_all([]) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "reasons"),
+    [
+        ({0: "crash"}, {0: RejectReason.DECODER_CRASH}),
+        ({3: "crash", 4: "abort"}, {3: RejectReason.DECODER_CRASH, 4: RejectReason.DECODER_CRASH}),
+        ({2: "hang", 6: "crash"}, {2: RejectReason.DECODER_TIMEOUT, 6: RejectReason.DECODER_CRASH}),
+        ({1: "fault", 6: "hang"}, {1: RejectReason.DECODER_CRASH, 6: RejectReason.DECODER_TIMEOUT}),
+    ],
+    ids=str,
+)
+def test_who_dies_in_a_batch_costs_none_of_the_others(poisonable, words, reasons):
+    photos = [jpeg(seed) for seed in range(7)]
+    for number, word in words.items():
+        photos[number] = poison(word)
+    answers = poisonable.prepare_all(photos)
+    died = {n: a.reason for n, a in enumerate(answers) if isinstance(a, ImageRejected)}
+    assert died == reasons
+    for number in set(range(7)) - set(died):
+        assert np.array_equal(answers[number].pixels, prepare(photos[number], 32, 0.5).pixels)
+
+
+def test_many_megabytes_in_one_batch_do_not_look_like_a_hang(monkeypatch):
+    """All of the batch takes longer than one photo may."""
+    monkeypatch.setattr(decoding, "_GRACE_S", 0.0)
+    noise = np.random.default_rng(0).integers(0, 256, (2400, 2400, 3), dtype=np.uint8)
+    data = encode(noise, ".png")
+    patient = IsolatedDecoder(SETTINGS)
+    started = time.monotonic()
+    patient.prepare(data)
+    one_s = time.monotonic() - started
+    patient.close()
+    decoder = IsolatedDecoder(DecoderSettings(32, 0.5, timeout_s=4 * one_s))
+    assert [type(one) for one in decoder.prepare_all([data] * 12)] == [Prepared] * 12
+    decoder.close()
+
+
+def test_slots_do_not_believe_the_other_side_about_lengths():
+    memory = create_slots_file(2, 100)
+    slots = Slots(memory, 2, 100)
+    slots.write(0, PREPARED, 3, 4, b"pixels")
+    assert slots.read(0) == Answer(PREPARED, 3, 4, b"pixels")
+    assert (slots.count_filled(2), slots.read(1).kind) == (1, EMPTY)
+    slots._memory[9:13] = b"\xff" * 4
+    assert len(slots.read(0).body) < 2000
+    slots.clear()
+    assert slots.count_filled(2) == 0
+    with pytest.raises(OSError, match="not permitted"):
+        os.ftruncate(memory, 10)
+    os.close(memory)
 
 
 def test_large_photos_with_alpha_are_held_once():

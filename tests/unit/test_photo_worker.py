@@ -39,6 +39,7 @@ def _run(
     calls=None,
     known=None,
     decoder=InProcessDecoder,
+    per_handover=1,
 ):
     """One task over `uris`; each is a URI, or a `Request` that knows more of its photo."""
 
@@ -57,6 +58,7 @@ def _run(
         open_decoder=decoder,
         prefetch=prefetch,
         n_threads=n_threads,
+        per_handover=per_handover,
         known=known,
     )
     requests = [r if isinstance(r, Request) else Request(f"key of {r}", r) for r in uris]
@@ -77,8 +79,9 @@ def test_every_request_gives_one_row_in_order():
     assert len({row["content_sha256"] for row in rows}) == 20
 
 
+@pytest.mark.parametrize("per_handover", [1, 5, 16])
 @pytest.mark.parametrize("n_threads", [1, 4])
-def test_an_equal_content_is_embedded_once(n_threads):
+def test_an_equal_content_is_embedded_once(n_threads, per_handover):
     embedded = []
 
     def network(photos):
@@ -86,13 +89,14 @@ def test_an_equal_content_is_embedded_once(n_threads):
         return _mean_colour(photos)
 
     files = {f"u{i}": jpeg(i % 2) for i in range(12)}
-    rows = _run(files, list(files), n_threads=n_threads, network=network)
+    rows = _run(files, list(files), n_threads=n_threads, network=network, per_handover=per_handover)
     assert sum(embedded) == 2
     assert sum(row["embedding"] is not None for row in rows) == 2
     assert all(row["reason"] is None and row["width"] == 120 for row in rows)
 
 
-def test_a_rejected_photo_costs_one_row_and_keeps_its_reason():
+@pytest.mark.parametrize("per_handover", [1, 16])
+def test_a_rejected_photo_costs_one_row_and_keeps_its_reason(per_handover):
     files = {
         "good": jpeg(1),
         "gone": ImageRejected(RejectReason.NOT_FOUND, "no such file"),
@@ -100,7 +104,8 @@ def test_a_rejected_photo_costs_one_row_and_keeps_its_reason():
         "html again": b"<html>sorry</html>",
         "empty": b"",
     }
-    rows = {row["fetch_key"].removeprefix("key of "): row for row in _run(files, list(files))}
+    found = _run(files, list(files), per_handover=per_handover)
+    rows = {row["fetch_key"].removeprefix("key of "): row for row in found}
     assert rows["good"]["reason"] is None
     assert rows["gone"]["reason"] == "not_found"
     assert rows["html"]["reason"] == rows["html again"]["reason"] == "not_image"
@@ -165,9 +170,9 @@ def test_copies_that_are_decoded_at_once_keep_their_own_validators():
     together = threading.Barrier(2)
 
     class Together(InProcessDecoder):
-        def prepare(self, data):
+        def prepare_all(self, photos):
             together.wait(10)
-            return super().prepare(data)
+            return super().prepare_all(photos)
 
     rows = _run({"a": jpeg(1), "b": jpeg(1)}, ["a", "b"], decoder=Together)
     assert [row["embedding"] is not None for row in rows] == [True, False]
@@ -212,9 +217,9 @@ def test_a_content_whose_embedding_is_stored_is_measured_only(tmp_path):
     decoded = []
 
     class Noting(InProcessDecoder):
-        def prepare(self, data):
-            decoded.append(data)
-            return super().prepare(data)
+        def prepare_all(self, photos):
+            decoded.extend(photos)
+            return super().prepare_all(photos)
 
     known = partial(load_known_contents, Folder(str(tmp_path)), "known.npy")
     rows = _run(
