@@ -38,6 +38,7 @@ from dedup_job.kernels.threshold import (
 from dedup_job.nightly.context import RunContext
 from dedup_job.nightly.gates import check_acceptance
 from dedup_job.nightly.journal import open_journal
+from dedup_job.nightly.labelling import label_products
 from dedup_job.nightly.memory import Memory, check_delta, recall_runs, would_be_held_again
 from dedup_job.nightly.photo_stage import Model, read_photos
 from dedup_job.nightly.record import RunRecord, blaming_a_lost_lease, name_run
@@ -63,13 +64,15 @@ from dedup_job.stages.embeddings import (
     searchable_contents,
     usable_rows,
 )
-from dedup_job.stages.groups import Grouping, GroupRules, group_products
+from dedup_job.stages.group_labels import GroupRules
+from dedup_job.stages.groups import Grouping, group_products
 from dedup_job.stages.pairs import match_products
 from dedup_job.stages.photo_plan import carried_rows
 from dedup_job.stages.products import represent_products
 from dedup_job.tables import (
     CATALOG_IMAGES,
     CONTENTS,
+    GROUP_LABELS,
     PLACEHOLDERS,
     PRODUCT_PAIRS,
     PRODUCTS,
@@ -347,15 +350,16 @@ def group(
     """From photo pairs to product pairs to groups with a survivor."""
     with context.stage("groups"):
         min_cosine = outcome.threshold.min_cosine
-        products = context.materialise(represent_products(photo_rows, order), PRODUCTS)
+        products = context.keep(represent_products(photo_rows, order), PRODUCTS)
+        product_rows = read_table(context.spark, products)
         matched = match_products(
-            products,
+            product_rows,
             photo_rows,
             outcome.pairs,
             min_cosine=min_cosine,
             sku_match=config.match.sku_match,
         )
-        pairs = context.materialise(matched, PRODUCT_PAIRS)
+        pairs = context.keep(matched, PRODUCT_PAIRS)
         rules = GroupRules(
             config.match.chaining,
             order,
@@ -363,4 +367,15 @@ def group(
             context.run_date,
             n_conflict_columns=len(config.catalog.conflict),
         )
-        return group_products(pairs, products, photo_rows, contents, rules, memory.base_groups())
+        labels = context.step(
+            GROUP_LABELS, partial(label_products, context.spark, pairs, products, rules)
+        )
+        return group_products(
+            read_table(context.spark, pairs),
+            read_table(context.spark, labels),
+            product_rows,
+            photo_rows,
+            contents,
+            rules,
+            memory.base_groups(),
+        )

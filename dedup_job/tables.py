@@ -21,6 +21,7 @@ _ARROW: dict[str, pa.DataType] = {
     "float": pa.float32(),
     "double": pa.float64(),
     "array<float>": pa.list_(pa.float32()),
+    "array<int>": pa.list_(pa.int32()),
     "array<string>": pa.list_(pa.string()),
 }
 
@@ -523,6 +524,32 @@ PRODUCT_PAIRS = _table(
     Column("cosine", "float", "of the best photo pair; 1.0 for an exact copy"),
     Column("match_type", "string", "exact or near"),
     Column("in_conflict", "boolean", "the two differ in a --conflict column"),
+)
+
+OPEN_PAIRS = _table(
+    "open_pairs",
+    "pairs of components that the chaining rule could cut; a file holds whole components",
+    Column("a", "bigint", "number of a product, in the order of SKU ids"),
+    Column("b", "bigint", "number of the other one"),
+    Column("cosine", "float", "as in product_pairs"),
+    Column("in_conflict", "boolean", "as in product_pairs"),
+    Column("traits_a", "array<int>", "codes of a's values in the --conflict columns, -1 unknown"),
+    Column("traits_b", "array<int>", "those of b"),
+)
+
+REFINED_NODES = _table(
+    "refined_nodes",
+    "products of open pairs in their groups",
+    Column("node", "bigint", "as in open_pairs"),
+    Column("first_node", "bigint", "the smallest node of its group"),
+)
+
+GROUP_LABELS = _table(
+    "group_labels",
+    "products that are in a group",
+    Column("sku_id", "string", "as in products"),
+    Column("first_sku_id", "string", "the smallest SKU of its group"),
+    Column("is_exact", "boolean", "has an exact copy in its group"),
 )
 
 GROUPED_PAIRS = _table(

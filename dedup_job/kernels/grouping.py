@@ -79,20 +79,37 @@ def group_nodes(
         ValueError: an edge names no node, joins a node to itself, occurs twice or scores below the
             threshold, floor >= threshold, or `traits` has not n rows.
     """
-    apart = _sorted_pairs(np.zeros((0, 2)) if cannot_link is None else cannot_link)
-    traits = np.zeros((n_nodes, 0), np.int32) if traits is None else traits
-    if len(traits) != n_nodes:
-        raise ValueError(f"traits must have a row for each of {n_nodes} nodes; got {len(traits)}")
-    a, b, score = _canonical(n_nodes, edges, threshold, floor)
-    allowed = ~np.isin(a * n_nodes + b, apart[:, 0] * n_nodes + apart[:, 1])
-    allowed &= ~_differ(traits[a], traits[b])
-    a, b, units = a[allowed], b[allowed], np.rint(score[allowed] * _UNITS).astype(np.int64)
-    labels = connected_components(n_nodes, a, b)
-    within = apart[labels[apart[:, 0]] == labels[apart[:, 1]]]
-    for graph in _to_refine(labels, np.c_[a, b, units], within, traits, chaining):
-        for group in _cut(graph, chaining, threshold, floor):
+    graph = _check(n_nodes, edges, threshold, floor, cannot_link, traits)
+    labels, is_open = graph.components(chaining)
+    for component in graph.components_to_refine(labels, is_open):
+        for group in _cut(component, chaining, threshold, floor):
             labels[group] = group[0]
     return labels
+
+
+def find_components(
+    n_nodes: int,
+    edges: Edges,
+    *,
+    chaining: Chaining,
+    threshold: float,
+    floor: float,
+    cannot_link: Array | None = None,
+    traits: Array | None = None,
+) -> tuple[Array, Array]:
+    """Do the first half of `group_nodes`, for graphs whose second half is done in parts.
+
+    Args and errors are those of `group_nodes`.
+
+    Returns:
+        int64 (n,), the component of each node, named by its smallest node; and bool (n,), whether the
+        node lies in a component that the rule could cut. A component that is not open is a group.
+        `group_nodes` on any set of whole open components, nodes renumbered in their order, gives
+        the groups in them.
+    """
+    graph = _check(n_nodes, edges, threshold, floor, cannot_link, traits)
+    labels, is_open = graph.components(chaining)
+    return labels, is_open[labels]
 
 
 @dataclass(frozen=True)
@@ -111,38 +128,74 @@ def _cut(graph: _Component, chaining: Chaining, threshold: float, floor: float) 
     return cut_averages(graph.edges, graph.cannot_link, graph.traits, *units)
 
 
-def _to_refine(
-    labels: Array, edges: Array, cannot_link: Array, traits: Array, chaining: Chaining
-) -> Iterator[_Component]:
-    """Components that a rule could cut; their nodes are set apart in `labels` on the way.
+@dataclass(frozen=True)
+class _Graph:
+    """Checked input: edges between nodes that may link, sorted; forbidden pairs; codes of traits."""
 
-    A component in which every pair has an edge stays whole under every rule, unless a forbidden
-    pair or two known traits are in it. Most components are such (pairs above all), and cost no
-    Python loop.
-    """
-    owner = labels[edges[:, 0]]
-    n_members, n_edges = np.bincount(labels), np.bincount(owner, minlength=len(labels))
-    n_members = np.pad(n_members, (0, len(labels) - len(n_members)))
-    is_open = n_edges < n_members * (n_members - 1) // 2
-    if chaining == "components":
-        is_open[:] = False
-    apart_owner = labels[cannot_link[:, 0]]
-    is_open[apart_owner] = True
-    is_mixed = _mixed(labels, traits)
-    is_open |= is_mixed
-    open_nodes = np.flatnonzero(is_open[labels])
-    edges, owner = edges[is_open[owner]], owner[is_open[owner]]
-    pieces = zip(np.unique(owner), _by_owner(edges, owner), strict=True)
-    apart = dict(zip(np.unique(apart_owner), _by_owner(cannot_link, apart_owner), strict=True))
-    labels[open_nodes] = open_nodes
-    for name, piece in pieces:
-        forbidden = apart[name].tolist() if name in apart else []
-        nodes = np.unique(piece[:, :2]) if is_mixed[name] else np.zeros(0, np.int64)
-        yield _Component(
-            [tuple(row) for row in piece.tolist()],
-            [tuple(row) for row in forbidden],
-            dict(zip(nodes.tolist(), map(tuple, traits[nodes].tolist()), strict=True)),
-        )
+    n_nodes: int
+    a: Array
+    b: Array
+    score: Array
+    apart: Array
+    traits: Array
+
+    def components(self, chaining: Chaining) -> tuple[Array, Array]:
+        """Component of each node; and, by its name, whether a rule could cut it.
+
+        A component in which every pair has an edge stays whole under every rule, unless a forbidden
+        pair or two known traits are in it. Most components are such (pairs above all), and cost no
+        Python loop.
+        """
+        labels = connected_components(self.n_nodes, self.a, self.b)
+        n_members = np.bincount(labels, minlength=self.n_nodes)
+        n_edges = np.bincount(labels[self.a], minlength=self.n_nodes)
+        is_open = n_edges < n_members * (n_members - 1) // 2
+        if chaining == "components":
+            is_open[:] = False
+        is_open[labels[self._apart_within(labels)[:, 0]]] = True
+        return labels, is_open | _mixed(labels, self.traits)
+
+    def components_to_refine(self, labels: Array, is_open: Array) -> Iterator[_Component]:
+        """The open components; their nodes are set apart in `labels` on the way."""
+        apart = self._apart_within(labels)
+        apart_owner, owner = labels[apart[:, 0]], labels[self.a]
+        kept = is_open[owner]
+        units = np.rint(self.score[kept] * _UNITS).astype(np.int64)
+        edges, owner = np.c_[self.a[kept], self.b[kept], units], owner[kept]
+        is_mixed = _mixed(labels, self.traits)
+        pieces = zip(np.unique(owner), _by_owner(edges, owner), strict=True)
+        forbidden = dict(zip(np.unique(apart_owner), _by_owner(apart, apart_owner), strict=True))
+        open_nodes = np.flatnonzero(is_open[labels])
+        labels[open_nodes] = open_nodes
+        for name, piece in pieces:
+            nodes = np.unique(piece[:, :2]) if is_mixed[name] else np.zeros(0, np.int64)
+            yield _Component(
+                [tuple(row) for row in piece.tolist()],
+                [tuple(row) for row in forbidden[name].tolist()] if name in forbidden else [],
+                dict(zip(nodes.tolist(), map(tuple, self.traits[nodes].tolist()), strict=True)),
+            )
+
+    def _apart_within(self, labels: Array) -> Array:
+        return self.apart[labels[self.apart[:, 0]] == labels[self.apart[:, 1]]]
+
+
+def _check(
+    n_nodes: int,
+    edges: Edges,
+    threshold: float,
+    floor: float,
+    cannot_link: Array | None,
+    traits: Array | None,
+) -> _Graph:
+    apart = _sorted_pairs(np.zeros((0, 2)) if cannot_link is None else cannot_link)
+    traits = np.zeros((n_nodes, 0), np.int32) if traits is None else traits
+    if len(traits) != n_nodes:
+        raise ValueError(f"traits must have a row for each of {n_nodes} nodes; got {len(traits)}")
+    a, b, score = _canonical(n_nodes, edges, threshold, floor)
+    allowed = ~_differ(traits[a], traits[b])
+    if len(apart):
+        allowed &= ~np.isin(a * n_nodes + b, apart[:, 0] * n_nodes + apart[:, 1])
+    return _Graph(n_nodes, a[allowed], b[allowed], score[allowed], apart, traits)
 
 
 def _differ(one: Array, other: Array) -> Array:

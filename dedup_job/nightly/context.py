@@ -73,10 +73,13 @@ class RunContext:
             self.journal.record(name, stored)
         return stored
 
+    def keep(self, frame: DataFrame, table: Table) -> StoredTable:
+        """Compute and store a table once, as a step."""
+        return self.step(table, lambda folder: write_table(frame, table, folder))
+
     def materialise(self, frame: DataFrame, table: Table) -> DataFrame:
-        """Compute a table once, as a step; give it back as it is read from storage."""
-        stored = self.step(table, lambda folder: write_table(frame, table, folder))
-        return read_table(self.spark, stored)
+        """`keep` a table; give it back as it is read from storage."""
+        return read_table(self.spark, self.keep(frame, table))
 
     def measure(self, stage: str, metric: str, value: float | None, unit: str) -> None:
         """Keep a figure for `run_metrics`."""

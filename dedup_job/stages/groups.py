@@ -1,10 +1,7 @@
 """From pairs of products to groups with a survivor."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from itertools import chain
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,13 +9,13 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from dedup_job.kernels.grouping import Chaining, Edges, group_nodes
+from dedup_job.kernels.neighbours import Indices, Vectors, pair_cosines
 from dedup_job.kernels.ranking import Candidate, OrderColumn, rank_survivors
 from dedup_job.kernels.similarity import group_cosines
+from dedup_job.stages.group_labels import GroupRules
 from dedup_job.stages.inheritance import name_groups
-from dedup_job.tables import GROUP_ROWS, GROUPED_PAIRS, arrow_batch
+from dedup_job.tables import GROUP_ROWS, GROUPED_PAIRS
 
-_MISSING_SHARE, _LEAST_GAP = 0.25, 0.001
 # Spark takes milliseconds to hand a group over, and most groups are pairs: many share one call.
 _MEMBERS_PER_BUCKET = 2_000
 _LABEL_COLUMNS = ["sku_id", "group_id", "is_exact", "group_first_seen", "member_since"]
@@ -33,52 +30,22 @@ class Grouping:
     groups: DataFrame
 
 
-@dataclass(frozen=True)
-class GroupRules:
-    """How groups are made.
-
-    Attributes:
-        chaining: the chaining rule, see `kernels.grouping`.
-        order: the canonical order that ranks survivors.
-        min_cosine: the threshold of the pairs, at most 1.
-        run_date: the date on which groups are born.
-        n_conflict_columns: how many columns `--conflict` names.
-    """
-
-    chaining: Chaining
-    order: tuple[OrderColumn, ...]
-    min_cosine: float
-    run_date: date
-    n_conflict_columns: int = 0
-
-    @property
-    def missing_cosine(self) -> float:
-        """What a pair that did not match counts as in an average: a little below the threshold.
-
-        Relative to the room above the threshold, so that it means the same for every model, and
-        not the floor of the search, so that groups do not depend on how deep was searched.
-        Measured in docs/adr/0008.
-        """
-        return self.min_cosine - max(_MISSING_SHARE * (1.0 - self.min_cosine), _LEAST_GAP)
-
-
 def group_products(
     product_pairs: DataFrame,
+    labels: DataFrame,
     products: DataFrame,
     photo_rows: DataFrame,
     contents: DataFrame,
     rules: GroupRules,
     previous: DataFrame | None = None,
 ) -> Grouping:
-    """Group products, choose survivors, and say of every pair where it ended.
+    """Name the groups, choose survivors, and say of every pair where it ended.
 
-    The pairs are brought to the driver: about 50 bytes each while they are numbered, 16 after that,
-    so ten million of them take about 1 GB there (`spark.driver.maxResultSize` must allow for it);
-    with `--conflict`, the values of every product that matched come too. All else stays distributed.
-    `product_pairs` and `products` are read more than once: hand in stored tables.
+    `product_pairs`, `labels` and `products` are read more than once: hand in stored tables.
 
     Args:
         product_pairs: PRODUCT_PAIRS.
+        labels: GROUP_LABELS, from `group_labels.label_products`.
         products: PRODUCTS.
         photo_rows: PHOTO_ROWS.
         contents: CONTENTS.
@@ -91,80 +58,18 @@ def group_products(
         through no chain either; null is unknown and fits every value. A pair that this parts has
         `parted_by` conflict if the two differ themselves, else chaining.
     """
-    labels = label_products(product_pairs, products, rules, previous)
+    named = _name(labels, previous, rules.run_date)
     return Grouping(
-        _place_pairs(product_pairs, labels),
-        _describe_groups(labels, products, photo_rows, contents, rules),
+        _place_pairs(product_pairs, named),
+        _describe_groups(named, products, photo_rows, contents, rules),
     )
 
 
-def label_products(
-    product_pairs: DataFrame,
-    products: DataFrame,
-    rules: GroupRules,
-    previous: DataFrame | None = None,
-) -> DataFrame:
-    """Which group every grouped product is in; `previous` as in `group_products`.
-
-    Returns:
-        sku_id, group_id, is_exact (has an exact copy in its group), group_first_seen, member_since,
-        bucket (a group is in one of them).
-    """
-    pairs = product_pairs.select("sku_id_a", "sku_id_b", "cosine", "match_type", "in_conflict")
-    conflicts = None
-    if rules.n_conflict_columns:
-        conflicts = _conflict_values(product_pairs, products).toArrow()
-    labels = label_on_driver(pairs.toArrow(), conflicts, rules)
-    n_buckets = 1 + labels.num_rows // _MEMBERS_PER_BUCKET
-    members = product_pairs.sparkSession.createDataFrame(labels)
+def _name(labels: DataFrame, previous: DataFrame | None, run_date: date) -> DataFrame:
+    """Group, id and dates of every grouped product, and a bucket: a group is in one of them."""
+    n_buckets = 1 + labels.count() // _MEMBERS_PER_BUCKET
     bucket = F.pmod(F.xxhash64("group_id"), F.lit(n_buckets)).alias("bucket")
-    return name_groups(members, previous, rules.run_date).select(*_LABEL_COLUMNS, bucket)
-
-
-def _conflict_values(product_pairs: DataFrame, products: DataFrame) -> DataFrame:
-    """sku_id, conflict_values (array) of the products that are in a pair."""
-    matched = product_pairs.select(F.explode(F.array("sku_id_a", "sku_id_b")).alias("sku_id"))
-    values = F.from_json("conflict", "array<string>").alias("conflict_values")
-    return products.join(matched, "sku_id", "left_semi").select("sku_id", values)
-
-
-def label_on_driver(pairs: pa.Table, conflicts: pa.Table | None, rules: GroupRules) -> pa.Table:
-    """Group what `label_products` collected: sku_id, first_sku_id (the smallest of its group), is_exact."""
-    ends = [pairs["sku_id_a"].combine_chunks(), pairs["sku_id_b"].combine_chunks()]
-    # Products are numbered in the order of their ids: that makes every tie a matter of ids.
-    sku_ids = pc.unique(pa.concat_arrays(ends)).sort()
-    a, b = (pc.index_in(end, value_set=sku_ids).to_numpy() for end in ends)
-    apart = pairs["in_conflict"].to_numpy()
-    cosine, exact = pairs["cosine"].to_numpy(), pc.equal(pairs["match_type"], "exact").to_numpy()
-    group = group_nodes(
-        len(sku_ids),
-        Edges(a[~apart], b[~apart], cosine[~apart]),
-        chaining=rules.chaining,
-        threshold=rules.min_cosine,
-        floor=rules.missing_cosine,
-        cannot_link=np.c_[a[apart], b[apart]],
-        traits=None if conflicts is None else _traits(sku_ids, conflicts, rules.n_conflict_columns),
-    )
-    copies = exact & ~apart & (group[a] == group[b])
-    is_exact = np.zeros(len(sku_ids), bool)
-    is_exact[a[copies]] = is_exact[b[copies]] = True
-    grouped = np.flatnonzero(np.bincount(group, minlength=len(group))[group] > 1)
-    return pa.table(
-        {
-            "sku_id": sku_ids.take(pa.array(grouped)),
-            "first_sku_id": sku_ids.take(pa.array(group[grouped])),
-            "is_exact": is_exact[grouped],
-        }
-    )
-
-
-def _traits(sku_ids: pa.Array, conflicts: pa.Table, n_columns: int) -> np.ndarray:
-    """Codes of the conflict values: int32 (n, n_columns), -1 where null."""
-    values = conflicts["conflict_values"].combine_chunks().flatten().dictionary_encode()
-    codes = values.indices.fill_null(-1).to_numpy(zero_copy_only=False).reshape(-1, n_columns)
-    traits = np.full((len(sku_ids), n_columns), -1, np.int32)
-    traits[pc.index_in(conflicts["sku_id"], value_set=sku_ids).to_numpy()] = codes
-    return traits
+    return name_groups(labels, previous, run_date).select(*_LABEL_COLUMNS, bucket)
 
 
 def _place_pairs(product_pairs: DataFrame, labels: DataFrame) -> DataFrame:
@@ -218,52 +123,77 @@ def describe_groups(photos: pa.Table, rules: GroupRules) -> pa.Table:
     """Turn the photos of some groups' members into their GROUP_ROWS; runs on executors."""
     keys = ("group_id", "sku_id", "content_sha256")
     photos = photos.sort_by([(key, "ascending") for key in keys]).combine_chunks()
-    group = photos["group_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
-    lengths = np.diff(np.r_[starts, len(group)])
-    rows = chain.from_iterable(
-        _describe_group(photos.slice(start, length), rules)
-        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)
-    )
-    return pa.Table.from_batches([arrow_batch(GROUP_ROWS, rows)])
+    first_photo = _starts(photos["sku_id"])  # of each member, group by group
+    members = photos.select(_MEMBER_COLUMNS).take(pa.array(first_photo))
+    first_member = _starts(members["group_id"])
+    sizes = np.diff(np.r_[first_member, len(first_photo)])
+    canonical = _survivors(members, first_member, sizes, rules.order)
+    to_canonical, lowest = _cosines(photos, first_photo, first_member, sizes, canonical)
+    of_member = np.repeat(np.arange(len(sizes)), sizes)
+    survivor = canonical[of_member]
+    columns = {
+        "canonical_sku_id": members["sku_id"].take(pa.array(survivor)),
+        "is_canonical": pa.array(survivor == np.arange(len(survivor))),
+        "group_size": pa.array(sizes[of_member], pa.int32()),
+        "cosine_to_canonical": pa.array(to_canonical),
+        "min_pair_cosine": pa.array(lowest[of_member]),
+        "match_type": pc.if_else(members["is_exact"], "exact", "near"),
+    }
+    schema = GROUP_ROWS.arrow
+    ready = [columns[n] if n in columns else members[n] for n in schema.names]
+    return pa.table(ready, schema=schema)
 
 
-def _describe_group(photos: pa.Table, rules: GroupRules) -> Iterable[dict[str, object]]:
-    """Rows of one group, from its photos sorted by SKU and content."""
-    owner = photos["sku_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+def _starts(column: pa.ChunkedArray) -> Indices:
+    """Row numbers at which a sorted column changes."""
+    codes = column.combine_chunks().dictionary_encode().indices.to_numpy()
+    return np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]][: len(codes)])
+
+
+def _survivors(
+    members: pa.Table, first_member: Indices, sizes: Indices, order: tuple[OrderColumn, ...]
+) -> Indices:
+    """Row number of each group's survivor. Members are sorted by group and SKU."""
+    if not order:  # by resolution, then by SKU id: as `rank_survivors` would, without a loop
+        of_member = np.repeat(np.arange(len(sizes)), sizes)
+        ranked = np.lexsort((-members["n_pixels"].to_numpy(), of_member))
+        return ranked[first_member]
+    rows = members.select(["sku_id", "n_pixels", "order_values"]).to_pylist()
+    candidates = [Candidate(**row) for row in rows]
+    firsts = np.empty(len(sizes), np.int64)
+    for group, (start, size) in enumerate(zip(first_member, sizes, strict=True)):
+        best = rank_survivors(candidates[start : start + size], order)[0]
+        firsts[group] = start + candidates[start : start + size].index(best)
+    return firsts
+
+
+def _cosines(
+    photos: pa.Table,
+    first_photo: Indices,
+    first_member: Indices,
+    sizes: Indices,
+    canonical: Indices,
+) -> tuple[Vectors, Vectors]:
+    """Of each member, the cosine to its survivor; of each group, the lowest of its pairs."""
+    flat = photos["embedding"].combine_chunks().flatten().to_numpy()
+    vectors = flat.reshape(len(photos), -1)
     content = photos["content_sha256"].combine_chunks().dictionary_encode().indices.to_numpy()
-    vectors = photos["embedding"].combine_chunks().flatten().to_numpy().reshape(len(owner), -1)
-    first_photo = np.unique(owner, return_index=True)[1]
-    members = photos.select(_MEMBER_COLUMNS).take(pa.array(first_photo)).to_pylist()
-    canonical = _survivor(members, rules.order)
-    to_canonical, lowest = group_cosines(owner, content, vectors, canonical)
-    return _group_rows(members, canonical, to_canonical.tolist(), float(lowest))
-
-
-def _survivor(members: list[dict[str, Any]], order: tuple[OrderColumn, ...]) -> int:
-    best = rank_survivors(
-        [Candidate(m["sku_id"], m["n_pixels"], m["order_values"]) for m in members], order
-    )[0]
-    return [m["sku_id"] for m in members].index(best.sku_id)
-
-
-def _group_rows(
-    members: list[dict[str, Any]],
-    canonical: int,
-    to_canonical: list[float],
-    lowest: float,
-) -> Iterable[dict[str, object]]:
-    for index, (member, cosine) in enumerate(zip(members, to_canonical, strict=True)):
-        yield {
-            "group_id": member["group_id"],
-            "sku_id": member["sku_id"],
-            "canonical_sku_id": members[canonical]["sku_id"],
-            "is_canonical": index == canonical,
-            "group_size": len(members),
-            "cosine_to_canonical": cosine,
-            "min_pair_cosine": lowest,
-            "match_type": "exact" if member["is_exact"] else "near",
-            "group_first_seen": member["group_first_seen"],
-            "member_since": member["member_since"],
-            "variant_group": member["variant_group"],
-        }
+    to_canonical = np.ones(len(first_photo), np.float32)
+    photo_of_group = first_photo[first_member]
+    n_photos = np.diff(np.r_[photo_of_group, len(photos)])
+    # Most groups are two products of one photo each; they are computed at once.
+    pairs = np.flatnonzero((sizes == 2) & (n_photos == 2))
+    one, other = photo_of_group[pairs], photo_of_group[pairs] + 1
+    cosine = pair_cosines(vectors, one, other)
+    cosine[content[one] == content[other]] = 1.0
+    lowest = np.empty(len(sizes), np.float32)
+    lowest[pairs] = cosine
+    to_canonical[2 * first_member[pairs] + 1 - canonical[pairs]] = cosine
+    owner = np.repeat(np.arange(len(first_photo)), np.diff(np.r_[first_photo, len(photos)]))
+    for group in np.flatnonzero((sizes != 2) | (n_photos != 2)):
+        start = first_member[group]
+        rows = slice(photo_of_group[group], photo_of_group[group] + n_photos[group])
+        to_canonical[start : start + sizes[group]], lowest[group] = group_cosines(
+            owner[rows] - start, content[rows], vectors[rows], canonical[group] - start
+        )
+    return to_canonical, lowest

@@ -1,16 +1,23 @@
 """Photo pairs to product pairs to groups, against plain Python."""
 
 import json
+import tempfile
 from datetime import date
 from itertools import combinations, product
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from dedup_job.io.storage import Folder
+from dedup_job.io.tables import StoredTable, read_table, write_batches, write_table
 from dedup_job.kernels.ranking import parse_canonical_order
+from dedup_job.nightly import labelling
+from dedup_job.stages import group_labels
 from dedup_job.stages import groups as groups_stage
-from dedup_job.stages.groups import GroupRules, describe_groups, group_products, label_on_driver
+from dedup_job.stages.group_labels import GroupRules
+from dedup_job.stages.groups import describe_groups, group_products
 from dedup_job.stages.pairs import match_products
 from dedup_job.stages.products import represent_products
 from dedup_job.tables import (
@@ -97,12 +104,21 @@ class Catalog:
         products = represent_products(rows, columns)
         found = match_products(
             products, rows, frames["photo_pairs"], min_cosine=MIN_COSINE, sku_match=sku_match
-        ).localCheckpoint()
+        )
         n_conflict_columns = len(json.loads(self.rows[0]["conflict"] or "[]"))
         rules = GroupRules(chaining, columns, MIN_COSINE, run_date, n_conflict_columns)
         if previous is not None:
             previous = _frame(spark, GROUP_ROWS, previous, shuffle)
-        grouping = group_products(found, products, rows, contents, rules, previous)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Folder(name)
+            stored = {
+                table: write_table(frame, table, folder.child(table.name))
+                for table, frame in ((PRODUCT_PAIRS, found), (PRODUCTS, products))
+            }
+            found, products = (read_table(spark, one).localCheckpoint() for one in stored.values())
+            labels = labelling.label_products(spark, *stored.values(), rules, folder)
+            labels = read_table(spark, labels).localCheckpoint()
+        grouping = group_products(found, labels, products, rows, contents, rules, previous)
         assert products.columns == PRODUCTS.column_names
         return (
             _collect(found, PRODUCT_PAIRS),
@@ -357,19 +373,71 @@ def test_conflict_columns_without_a_pair(spark):
     assert Catalog(rows, vectors_on_circle(x=0, y=90)).run(spark) == ([], [], [])
 
 
-@pytest.mark.parametrize("threshold", [0.5, 0.8, 0.999, 1.0])
-def test_a_weak_link_parts_a_chain_at_any_threshold(threshold):
-    chain = pa.table(
+def _label(folder, rows, rules, spark=None):
+    """first_sku_id by sku_id; `rows`: (a, b, cosine, match_type, in_conflict, conflict of a, of b)."""
+    pairs = [
         {
-            "sku_id_a": ["a", "b", "c"],
-            "sku_id_b": ["b", "c", "d"],
-            "cosine": [1.0, threshold, 1.0],
-            "match_type": ["near"] * 3,
-            "in_conflict": [False] * 3,
+            "sku_id_a": a,
+            "sku_id_b": b,
+            **{name: "" for name in PRODUCT_PAIRS.column_names if "uri" in name},
+            "n_matching_photos": 1,
+            "cosine": cosine,
+            "match_type": match_type,
+            "in_conflict": in_conflict,
         }
-    )
-    labels = label_on_driver(chain, None, GroupRules("average", (), threshold, RUN_DATE, 0))
-    assert labels["first_sku_id"].to_pylist() == ["a", "a", "c", "c"]
+        for a, b, cosine, match_type, in_conflict, *_ in rows
+    ]
+    conflicts = {}
+    for a, b, *_, of_a, of_b in (row for row in rows if len(row) == 7):
+        conflicts |= {a: of_a, b: of_b}
+    products = [
+        {name: None for name in PRODUCTS.column_names}
+        | {"block": "", "product": sku, "sku_id": sku, "conflict": conflict, "order_values": []}
+        | {"n_pixels": 1, "main_sha256": "", "n_contents": 1}
+        for sku, conflict in conflicts.items()
+    ]
+    stored = [
+        StoredTable(table, folder, (write_batches([arrow_batch(table, made)], table, folder),))
+        for table, made in ((PRODUCT_PAIRS, pairs), (PRODUCTS, products))
+    ]
+    result = labelling.label_products(spark, *stored, rules, folder)
+    labels = [pq.read_table(folder.path(file.name)) for file in result.files]
+    return {row["sku_id"]: row["first_sku_id"] for table in labels for row in table.to_pylist()}
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 0.999, 1.0])
+def test_a_weak_link_parts_a_chain_at_any_threshold(threshold, tmp_path):
+    chain = [
+        (a, b, cosine, "near", False)
+        for a, b, cosine in (("a", "b", 1.0), ("b", "c", threshold), ("c", "d", 1.0))
+    ]
+    rules = GroupRules("average", (), threshold, RUN_DATE, 0)
+    labels = _label(Folder(str(tmp_path)), chain, rules)
+    assert labels == {"a": "a", "b": "a", "c": "c", "d": "c"}
+
+
+@pytest.mark.parametrize("chaining", ["components", "star", "average"])
+def test_executors_refine_what_the_driver_would(spark, tmp_path, monkeypatch, chaining):
+    rng = np.random.default_rng(5)
+    skus = [f"s{i:03d}" for i in rng.permutation(120)]
+    colour = {sku: json.dumps([[None, "red", "blue"][rng.integers(3)]]) for sku in skus}
+    rows = []
+    for start in range(0, 120, 10):  # components of up to ten, hardly one of them complete
+        for a, b in combinations(sorted(skus[start : start + 10]), 2):
+            if rng.random() < 0.3:
+                apart = None not in (x := [json.loads(colour[s])[0] for s in (a, b)])
+                apart = apart and x[0] != x[1]
+                cosine = float(np.float32(rng.uniform(0.81, 1)))
+                rows.append((a, b, cosine, "near", apart, colour[a], colour[b]))
+    rules = GroupRules(chaining, (), 0.8, RUN_DATE, 1)
+    on_driver = _label(Folder(str(tmp_path / "driver")), rows, rules)
+    monkeypatch.setattr(labelling, "_MOST_ON_DRIVER", 0)
+    monkeypatch.setattr(group_labels, "_PAIRS_PER_BUCKET", 7)
+    on_executors = _label(Folder(str(tmp_path / "executors")), rows, rules, spark)
+    assert on_executors == on_driver
+    assert len(list((tmp_path / "executors" / "open").glob("*.parquet"))) > 5
+    for sku, first in on_driver.items():
+        assert {json.loads(colour[s])[0] for s in (sku, first)} != {"red", "blue"}
 
 
 def test_a_large_group_is_one_matrix_product():

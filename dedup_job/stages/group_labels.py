@@ -1,0 +1,222 @@
+"""Which group every product is in: connected components first, then the chaining rule on open ones.
+
+Finding components is quick, and most of them are done with that. Those that the chaining rule could cut
+are refined in buckets of whole components, which executors may do, for that is Python, pair by pair
+(docs/adr/0019). `nightly.labelling` reads and stores what is needed.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dedup_job.kernels.grouping import Chaining, Edges, find_components, group_nodes
+from dedup_job.kernels.ranking import OrderColumn
+from dedup_job.tables import OPEN_PAIRS, PRODUCT_PAIRS, REFINED_NODES
+
+Array = npt.NDArray[Any]
+_MISSING_SHARE, _LEAST_GAP = 0.25, 0.001
+_PAIRS_PER_BUCKET = 100_000
+PAIR_COLUMNS = ["sku_id_a", "sku_id_b", "cosine", "match_type", "in_conflict"]
+PRODUCT_COLUMNS = ["sku_id", "conflict"]
+_NO_PAIRS = PRODUCT_PAIRS.arrow.empty_table()
+_IDS = pa.large_string()  # a column of ids may pass 2 GB
+_CODES = pa.list_(pa.int32())
+
+
+@dataclass(frozen=True)
+class GroupRules:
+    """How groups are made.
+
+    Attributes:
+        chaining: the chaining rule, see `kernels.grouping`.
+        order: the canonical order that ranks survivors.
+        min_cosine: the threshold of the pairs, at most 1.
+        run_date: the date on which groups are born.
+        n_conflict_columns: how many columns `--conflict` names.
+    """
+
+    chaining: Chaining
+    order: tuple[OrderColumn, ...]
+    min_cosine: float
+    run_date: date
+    n_conflict_columns: int = 0
+
+    @property
+    def missing_cosine(self) -> float:
+        """What a pair that did not match counts as in an average: a little below the threshold.
+
+        Relative to the room above the threshold, so that it means the same for every model, and
+        not the floor of the search, so that groups do not depend on how deep was searched.
+        Measured in docs/adr/0008.
+        """
+        return self.min_cosine - max(_MISSING_SHARE * (1.0 - self.min_cosine), _LEAST_GAP)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """PRODUCT_PAIRS as arrays: `a` and `b` number the sorted `sku_ids`."""
+
+    sku_ids: pa.Array
+    a: Array
+    b: Array
+    cosine: Array
+    is_exact: Array
+    in_conflict: Array
+    traits: Array  # int32 (n, conflict columns): codes of values, -1 where unknown
+
+
+def number_products(
+    pairs: Iterable[pa.Table], products: Iterable[pa.Table], rules: GroupRules
+) -> Matches:
+    """Number the SKUs of all pairs in the order of their ids: that makes every tie a matter of ids.
+
+    Args:
+        pairs: `PAIR_COLUMNS` of PRODUCT_PAIRS, part by part.
+        products: `PRODUCT_COLUMNS` of PRODUCTS, part by part; only read with conflict columns.
+        rules: says how many conflict columns there are.
+    """
+    table = pa.concat_tables([_slim(part) for part in pairs] or [_slim(_NO_PAIRS)])
+    ends = pa.chunked_array([*table["sku_id_a"].chunks, *table["sku_id_b"].chunks], _IDS)
+    sku_ids = pc.unique(ends).sort()
+    a, b = np.split(pc.index_in(ends, value_set=sku_ids).to_numpy(), 2)
+    return Matches(
+        sku_ids,
+        a,
+        b,
+        cosine=table["cosine"].to_numpy(),
+        is_exact=table["is_exact"].to_numpy(),
+        in_conflict=table["in_conflict"].to_numpy(),
+        traits=_traits(sku_ids, products, rules.n_conflict_columns),
+    )
+
+
+def _slim(part: pa.Table) -> pa.Table:
+    return pa.table(
+        {
+            "sku_id_a": part["sku_id_a"].cast(_IDS),
+            "sku_id_b": part["sku_id_b"].cast(_IDS),
+            "cosine": part["cosine"],
+            "is_exact": pc.equal(part["match_type"], "exact"),
+            "in_conflict": part["in_conflict"],
+        }
+    )
+
+
+def _traits(sku_ids: pa.Array, products: Iterable[pa.Table], n_columns: int) -> Array:
+    """Codes of the conflict values: int32 (n, n_columns), -1 where null."""
+    traits = np.full((len(sku_ids), n_columns), -1, np.int32)
+    if not n_columns:
+        return traits
+    codes: dict[str, int] = {}
+    for part in products:
+        nodes = pc.index_in(part["sku_id"].cast(_IDS), value_set=sku_ids)
+        matched = part.append_column("node", nodes).filter(pc.is_valid(nodes))
+        seen = matched["conflict"].combine_chunks().dictionary_encode()
+        values = [json.loads(text) for text in seen.dictionary.to_pylist()]
+        coded = [
+            [-1 if value is None else codes.setdefault(value, len(codes)) for value in row]
+            for row in values
+        ]
+        if coded:
+            rows = np.array(coded, np.int32)[seen.indices.to_numpy()]
+            traits[matched["node"].to_numpy()] = rows
+    return traits
+
+
+def find_open(matches: Matches, rules: GroupRules) -> tuple[Array, Array]:
+    """Components, and the pairs of those that the chaining rule could cut.
+
+    Returns:
+        int64 (n,), the component of each SKU, named by its smallest; and the rows of the pairs within
+        open components, forbidden ones included, component by component.
+    """
+    a, b, together = matches.a, matches.b, ~matches.in_conflict
+    component, is_open = find_components(
+        len(matches.sku_ids),
+        Edges(a[together], b[together], matches.cosine[together]),
+        chaining=rules.chaining,
+        threshold=rules.min_cosine,
+        floor=rules.missing_cosine,
+        cannot_link=np.c_[a, b][~together],
+        traits=matches.traits,
+    )
+    rows = np.flatnonzero(is_open[a] & (component[a] == component[b]))
+    return component, rows[np.argsort(component[a[rows]], kind="stable")]
+
+
+def open_pairs(matches: Matches, rows: Array) -> pa.Table:
+    """OPEN_PAIRS of some rows of pairs."""
+    a, b = matches.a[rows], matches.b[rows]
+    columns = [
+        pa.array(a, pa.int64()),
+        pa.array(b, pa.int64()),
+        pa.array(matches.cosine[rows]),
+        pa.array(matches.in_conflict[rows]),
+        _as_lists(matches.traits[a]),
+        _as_lists(matches.traits[b]),
+    ]
+    return pa.Table.from_arrays(columns, schema=OPEN_PAIRS.arrow)
+
+
+def _as_lists(rows: Array) -> pa.Array:
+    offsets = np.arange(len(rows) + 1, dtype=np.int32) * rows.shape[1]
+    return pa.ListArray.from_arrays(offsets, pa.array(rows.ravel(), pa.int32()))
+
+
+def cut_into_buckets(owner: Array) -> list[slice]:
+    """Slices of whole components with about `_PAIRS_PER_BUCKET` pairs; a larger component is one.
+
+    Args:
+        owner: the component of each pair, pairs of a component side by side.
+    """
+    if not len(owner):
+        return []
+    firsts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
+    starts = firsts[np.unique(firsts // _PAIRS_PER_BUCKET, return_index=True)[1]]
+    return [slice(*ends) for ends in zip(starts, [*starts[1:], len(owner)], strict=True)]
+
+
+def refine(pairs: pa.Table, rules: GroupRules) -> pa.Table:
+    """Apply the chaining rule to whole components: OPEN_PAIRS to REFINED_NODES. Runs on executors."""
+    ends = np.r_[pairs["a"].to_numpy(), pairs["b"].to_numpy()]
+    nodes, first_seen, numbers = np.unique(ends, return_index=True, return_inverse=True)
+    a, b = np.split(numbers, 2)
+    together = ~pairs["in_conflict"].to_numpy()
+    lists = pa.chunked_array([*pairs["traits_a"].chunks, *pairs["traits_b"].chunks], _CODES)
+    codes = lists.combine_chunks().flatten().to_numpy()
+    traits = codes.reshape(len(ends), rules.n_conflict_columns)[first_seen]
+    group = group_nodes(
+        len(nodes),
+        Edges(a[together], b[together], pairs["cosine"].to_numpy()[together]),
+        chaining=rules.chaining,
+        threshold=rules.min_cosine,
+        floor=rules.missing_cosine,
+        cannot_link=np.c_[a, b][~together],
+        traits=traits,
+    )
+    return pa.Table.from_arrays(
+        [pa.array(nodes), pa.array(nodes[group])], schema=REFINED_NODES.arrow
+    )
+
+
+def group_labels(matches: Matches, group: Array) -> pa.Table:
+    """GROUP_LABELS of every SKU that is not alone; `group`: int64 (n,), named by its smallest."""
+    a, b = matches.a, matches.b
+    copies = matches.is_exact & ~matches.in_conflict & (group[a] == group[b])
+    is_exact = np.zeros(len(group), bool)
+    is_exact[a[copies]] = is_exact[b[copies]] = True
+    grouped = np.flatnonzero(np.bincount(group, minlength=len(group))[group] > 1)
+    return pa.table(
+        {
+            "sku_id": matches.sku_ids.take(pa.array(grouped)),
+            "first_sku_id": matches.sku_ids.take(pa.array(group[grouped])),
+            "is_exact": is_exact[grouped],
+        }
+    )
