@@ -29,6 +29,7 @@ from dedup_job.tables import (
     CONTENTS,
     GROUP_ROWS,
     GROUPED_PAIRS,
+    NAMED_MEMBERS,
     PHOTO_ROWS,
     PRODUCT_PAIRS,
     PRODUCTS,
@@ -216,7 +217,7 @@ def measure(spark, stored: dict[str, StoredTable], work: Path) -> dict[str, floa
     """Seconds of each step, each stored before the next begins."""
     from dedup_job.nightly.labelling import label_products
     from dedup_job.stages.group_labels import GroupRules
-    from dedup_job.stages.groups import group_products
+    from dedup_job.stages.groups import group_products, name_members
 
     rules = GroupRules("average", (), THRESHOLD, date(2026, 1, 2))
     frames = {name: read_table(spark, table) for name, table in stored.items()}
@@ -235,14 +236,19 @@ def measure(spark, stored: dict[str, StoredTable], work: Path) -> dict[str, floa
             spark, stored["pairs"], stored["products"], rules, Folder(str(work / "labels"))
         ),
     )
+    named = name_members(
+        read_table(spark, labels), labels.n_rows, frames["previous"], rules.run_date
+    )
+    stored_names = timed(
+        "ids", lambda: write_table(named, NAMED_MEMBERS, Folder(str(work / "named")))
+    )
     grouping = group_products(
         frames["pairs"],
-        read_table(spark, labels),
+        read_table(spark, stored_names),
         frames["products"],
-        frames.get("photo_rows"),
-        frames.get("contents"),
+        frames["photo_rows"],
+        frames["contents"],
         rules,
-        frames["previous"],
     )
     for name, frame, table in (
         ("groups", grouping.groups, GROUP_ROWS),
@@ -269,7 +275,7 @@ def main() -> None:
     os.environ["DEDUP_LOCAL_CORES"] = "2"
     from dedup_job.io.session import open_session
 
-    spark = open_session("benchmark")
+    spark = open_session("benchmark", is_large=True)
     with MemoryWatch() as watch:
         seconds = measure(spark, stored, work)
     total = sum(seconds.values())

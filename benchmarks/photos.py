@@ -38,6 +38,41 @@ def write_distinct_photos(
     return paths
 
 
+def write_varied_photos(
+    source: Path, work: Path, n_photos: int, size: tuple[int, int] = (400, 533), seed: int = 0
+) -> list[Path]:
+    """Write `n_photos` JPEG files that a model takes for different products, mostly; kept between runs.
+
+    Each is a photo's random crop of a quarter to all of its area, mirrored or not, its hues turned.
+    Arguments are those of `write_distinct_photos`.
+    """
+    key = hashlib.sha256(f"varied {source.resolve()} {seed} {_RECIPE}".encode()).hexdigest()[:8]
+    target = work / f"varied-{size[0]}x{size[1]}-{key}"
+    target.mkdir(parents=True, exist_ok=True)
+    paths = [target / f"{i:06d}.jpg" for i in range(n_photos)]
+    if paths[-1].exists():  # they are written in order
+        return paths
+    originals = [
+        cv2.resize(decode(path.read_bytes()), (500, 666), interpolation=cv2.INTER_AREA)
+        for path in _find_photos(source, n_photos)
+    ]
+    for i, path in enumerate(paths):
+        rng = np.random.default_rng((seed, i))
+        path.write_bytes(_variant(_vary(originals[i % len(originals)], rng), i, size, rng))
+    return paths
+
+
+def _vary(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    height, width = (int(side * rng.uniform(0.5, 1.0)) for side in rgb.shape[:2])
+    top, left = (
+        int(rng.integers(a - b + 1)) for a, b in zip(rgb.shape[:2], (height, width), strict=True)
+    )
+    hsv = cv2.cvtColor(rgb[top : top + height, left : left + width], cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0].astype(np.int16) + int(rng.integers(180))) % 180
+    turned = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    return turned[:, ::-1] if rng.random() < 0.5 else turned
+
+
 def _find_photos(source: Path, n_wanted: int) -> list[Path]:
     found: list[Path] = []
     for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in _SUFFIXES):

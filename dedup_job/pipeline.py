@@ -22,7 +22,7 @@ from dedup_job.io.lease import acquire_lease
 from dedup_job.io.manifests import newest_published
 from dedup_job.io.retention import bury_dead_runs
 from dedup_job.io.session import open_session
-from dedup_job.io.snapshot import inputs_digest, snapshot_catalog
+from dedup_job.io.snapshot import inputs_digest, is_large, snapshot_catalog
 from dedup_job.io.storage import open_warehouse
 from dedup_job.io.tables import read_table, write_table
 from dedup_job.kernels.calibration import read_calibration
@@ -65,7 +65,7 @@ from dedup_job.stages.embeddings import (
     usable_rows,
 )
 from dedup_job.stages.group_labels import GroupRules
-from dedup_job.stages.groups import Grouping, group_products
+from dedup_job.stages.groups import Grouping, group_products, name_members
 from dedup_job.stages.pairs import match_products
 from dedup_job.stages.photo_plan import carried_rows
 from dedup_job.stages.products import represent_products
@@ -73,6 +73,7 @@ from dedup_job.tables import (
     CATALOG_IMAGES,
     CONTENTS,
     GROUP_LABELS,
+    NAMED_MEMBERS,
     PLACEHOLDERS,
     PRODUCT_PAIRS,
     PRODUCTS,
@@ -140,7 +141,7 @@ def run(settings: Settings) -> RunResult:
         record = RunRecord(warehouse, run_id, run_date, settings, snapshot_catalog(parts))
         with record, blaming_a_lost_lease(lease):
             bury_dead_runs(warehouse, run_id)
-            spark = open_session()
+            spark = open_session(is_large=is_large(record.inputs))
             memory = recall_runs(spark, warehouse, run_date, is_shadow=config.shadow)
             if config.catalog.mode == "delta":  # another run may have published meanwhile
                 check_delta(memory.newest, run_date, model.manifest.model_id, settings.as_dict())
@@ -370,12 +371,14 @@ def group(
         labels = context.step(
             GROUP_LABELS, partial(label_products, context.spark, pairs, products, rules)
         )
+        named = name_members(
+            read_table(context.spark, labels), labels.n_rows, memory.base_groups(), context.run_date
+        )
         return group_products(
             read_table(context.spark, pairs),
-            read_table(context.spark, labels),
+            context.materialise(named, NAMED_MEMBERS),
             product_rows,
             photo_rows,
             contents,
             rules,
-            memory.base_groups(),
         )

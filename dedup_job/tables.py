@@ -552,6 +552,17 @@ GROUP_LABELS = _table(
     Column("is_exact", "boolean", "has an exact copy in its group"),
 )
 
+NAMED_MEMBERS = _table(
+    "named_members",
+    "products that are in a group, with the name of the group",
+    Column("sku_id", "string", "as in products"),
+    Column("group_id", "string", "as in duplicate_groups"),
+    Column("is_exact", "boolean", "as in group_labels"),
+    Column("group_first_seen", "date", "as in duplicate_groups"),
+    Column("member_since", "date", "as in duplicate_groups"),
+    Column("bucket", "int", "groups that are described together; a group is in one"),
+)
+
 GROUPED_PAIRS = _table(
     "grouped_pairs",
     "a pair of products that matched, with where it ended: duplicate_pairs before publishing",

@@ -14,6 +14,7 @@ from dedup_job.io.uris import redact, split_scheme
 from dedup_job.version import VERSION
 
 _SHOWN_FILES = 100
+_LARGE_BYTES, _LARGE_FILES = 50_000_000, 500_000  # a row of a catalog takes about 100 bytes
 
 
 def snapshot_catalog(parts: Sequence[Part]) -> list[dict[str, Any]]:
@@ -49,6 +50,14 @@ def shown_snapshot(snapshot: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A snapshot short enough for a manifest: the first files, and how many more there are."""
     more = len(snapshot) - _SHOWN_FILES
     return snapshot if more <= 0 else [*snapshot[:_SHOWN_FILES], {"more_files": more}]
+
+
+def is_large(snapshot: Iterable[dict[str, Any]]) -> bool:
+    """Whether a catalog has about half a million rows or more, as far as its files tell."""
+    files = list(snapshot)
+    n_images = sum(file.get("n_files", 0) for file in files)
+    n_bytes = sum(file["n_bytes"] for file in files if "n_files" not in file)
+    return n_images >= _LARGE_FILES or n_bytes >= _LARGE_BYTES
 
 
 def _describe(location: str) -> dict[str, Any]:

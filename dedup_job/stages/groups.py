@@ -14,12 +14,14 @@ from dedup_job.kernels.ranking import Candidate, OrderColumn, rank_survivors
 from dedup_job.kernels.similarity import group_cosines
 from dedup_job.stages.group_labels import GroupRules
 from dedup_job.stages.inheritance import name_groups
-from dedup_job.tables import GROUP_ROWS, GROUPED_PAIRS
+from dedup_job.tables import GROUP_ROWS, GROUPED_PAIRS, NAMED_MEMBERS
 
 # Spark takes milliseconds to hand a group over, and most groups are pairs: many share one call.
 _MEMBERS_PER_BUCKET = 2_000
-_LABEL_COLUMNS = ["sku_id", "group_id", "is_exact", "group_first_seen", "member_since"]
-_MEMBER_COLUMNS = [*_LABEL_COLUMNS, "variant_group", "order_values", "n_pixels"]
+_MEMBER_COLUMNS = [
+    *("sku_id", "group_id", "is_exact", "group_first_seen", "member_since"),
+    *("variant_group", "order_values", "n_pixels"),
+]
 
 
 @dataclass(frozen=True)
@@ -30,51 +32,55 @@ class Grouping:
     groups: DataFrame
 
 
+def name_members(
+    labels: DataFrame, n_labels: int, previous: DataFrame | None, run_date: date
+) -> DataFrame:
+    """NAMED_MEMBERS from GROUP_LABELS.
+
+    Args:
+        labels: GROUP_LABELS, from `nightly.labelling`.
+        n_labels: rows of it.
+        previous: DUPLICATE_GROUPS of the last published run before this run date, whose ids pass
+            to tonight's groups; None when there is none.
+        run_date: the date on which groups are born.
+    """
+    n_buckets = 1 + n_labels // _MEMBERS_PER_BUCKET
+    bucket = F.pmod(F.hash("group_id"), F.lit(n_buckets)).alias("bucket")
+    named = name_groups(labels, previous, run_date).withColumn("bucket", bucket)
+    return named.select(*NAMED_MEMBERS.column_names)
+
+
 def group_products(
     product_pairs: DataFrame,
-    labels: DataFrame,
+    members: DataFrame,
     products: DataFrame,
     photo_rows: DataFrame,
     contents: DataFrame,
     rules: GroupRules,
-    previous: DataFrame | None = None,
 ) -> Grouping:
-    """Name the groups, choose survivors, and say of every pair where it ended.
-
-    `product_pairs`, `labels` and `products` are read more than once: hand in stored tables.
+    """Choose the survivors of the groups, and say of every pair where it ended.
 
     Args:
         product_pairs: PRODUCT_PAIRS.
-        labels: GROUP_LABELS, from `group_labels.label_products`.
+        members: NAMED_MEMBERS; read twice: hand in a stored table.
         products: PRODUCTS.
         photo_rows: PHOTO_ROWS.
         contents: CONTENTS.
-        rules: thresholds, chaining rule, order, date.
-        previous: DUPLICATE_GROUPS of the last published run before this run date, whose ids pass
-            to tonight's groups; None when there is none.
+        rules: the canonical order.
 
     Returns:
-        Pairs and groups. No group holds two products whose values differ in a conflict column,
-        through no chain either; null is unknown and fits every value. A pair that this parts has
-        `parted_by` conflict if the two differ themselves, else chaining.
+        Pairs and groups. A pair that ended in two groups has `parted_by` conflict if the two differ
+        themselves, else chaining.
     """
-    named = _name(labels, previous, rules.run_date)
     return Grouping(
-        _place_pairs(product_pairs, named),
-        _describe_groups(named, products, photo_rows, contents, rules),
+        _place_pairs(product_pairs, members),
+        _describe_groups(members, products, photo_rows, contents, rules),
     )
 
 
-def _name(labels: DataFrame, previous: DataFrame | None, run_date: date) -> DataFrame:
-    """Group, id and dates of every grouped product, and a bucket: a group is in one of them."""
-    n_buckets = 1 + labels.count() // _MEMBERS_PER_BUCKET
-    bucket = F.pmod(F.xxhash64("group_id"), F.lit(n_buckets)).alias("bucket")
-    return name_groups(labels, previous, run_date).select(*_LABEL_COLUMNS, bucket)
-
-
-def _place_pairs(product_pairs: DataFrame, labels: DataFrame) -> DataFrame:
+def _place_pairs(product_pairs: DataFrame, members: DataFrame) -> DataFrame:
     side = {
-        end: labels.select(
+        end: members.select(
             F.col("sku_id").alias(f"sku_id_{end}"), F.col("group_id").alias(f"group_{end}")
         )
         for end in ("a", "b")
@@ -94,7 +100,7 @@ def _place_pairs(product_pairs: DataFrame, labels: DataFrame) -> DataFrame:
 
 
 def _describe_groups(
-    labels: DataFrame,
+    members: DataFrame,
     products: DataFrame,
     photo_rows: DataFrame,
     contents: DataFrame,
@@ -104,13 +110,13 @@ def _describe_groups(
     def describe_this_bucket(photos: pa.Table) -> pa.Table:
         return describe_groups(photos, rules)
 
-    members = labels.join(
+    described = members.join(
         products.select("block", "product", "sku_id", "variant_group", "order_values", "n_pixels"),
         "sku_id",
     )
     photos = photo_rows.select("block", "product", "content_sha256")
     return (
-        members.join(photos, ["block", "product"])
+        described.join(photos, ["block", "product"])
         .dropDuplicates(["sku_id", "content_sha256"])
         .join(contents, ["block", "content_sha256"])
         .drop("block", "product")

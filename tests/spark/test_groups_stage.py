@@ -17,13 +17,14 @@ from dedup_job.nightly import labelling
 from dedup_job.stages import group_labels
 from dedup_job.stages import groups as groups_stage
 from dedup_job.stages.group_labels import GroupRules
-from dedup_job.stages.groups import describe_groups, group_products
+from dedup_job.stages.groups import describe_groups, group_products, name_members
 from dedup_job.stages.pairs import match_products
 from dedup_job.stages.products import represent_products
 from dedup_job.tables import (
     CONTENTS,
     GROUP_ROWS,
     GROUPED_PAIRS,
+    NAMED_MEMBERS,
     PHOTO_PAIRS,
     PHOTO_ROWS,
     PRODUCT_PAIRS,
@@ -117,8 +118,10 @@ class Catalog:
             }
             found, products = (read_table(spark, one).localCheckpoint() for one in stored.values())
             labels = labelling.label_products(spark, *stored.values(), rules, folder)
-            labels = read_table(spark, labels).localCheckpoint()
-        grouping = group_products(found, labels, products, rows, contents, rules, previous)
+            named = name_members(read_table(spark, labels), labels.n_rows, previous, run_date)
+            named = named.localCheckpoint()
+        assert dict(named.dtypes) == {c.name: c.type for c in NAMED_MEMBERS.columns}
+        grouping = group_products(found, named, products, rows, contents, rules)
         assert products.columns == PRODUCTS.column_names
         return (
             _collect(found, PRODUCT_PAIRS),
