@@ -2,6 +2,7 @@
 # They lie inside it, so that they go when it goes.
 VENV := .venv
 BIN := $(VENV)/bin
+DIST := dist
 STAMPS := $(VENV)/.stamps
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 
@@ -51,10 +52,16 @@ type: $(STAMPS)/dev ## types (mypy)
 bench: machine $(STAMPS)/dev ## speed of the embedding stage, quick
 	$(BIN)/python -m benchmarks.embed --quick
 
-dist: $(STAMPS)/dev ## wheel, sdist, and a zip for spark-submit --py-files
-	rm -rf dist build
-	$(BIN)/python -m build --outdir dist .
-	cp dist/*.whl dist/catalog_dedup.zip
+dist: $(STAMPS)/dev ## wheel, sdist, a zip for spark-submit --py-files, a packed environment
+	rm -rf $(DIST) build
+	$(BIN)/python -m build --outdir $(DIST) .
+	cp $(DIST)/*.whl $(DIST)/catalog_dedup.zip
+	$(BIN)/python -m venv build/environment
+	build/environment/bin/python -m pip install -q --disable-pip-version-check --no-cache-dir "$(ANNOY)"
+	build/environment/bin/python -m pip install -q --disable-pip-version-check "$$(ls $(DIST)/*.whl)[s3]"
+	@# Executors have the pyspark of their cluster: half of the size, and it must be that one.
+	build/environment/bin/python -m pip uninstall -q -y pyspark py4j
+	$(BIN)/venv-pack -q -p build/environment -o $(DIST)/environment.tar.gz
 
 clean: ## remove what was built; .venv stays
 	rm -rf build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -48,6 +48,7 @@ DEV = [
     "types-tqdm",
     "pre-commit>=4,<5",
     "build>=1.2,<2",
+    "venv-pack>=0.2,<0.3",
 ]
 
 setup(

@@ -96,15 +96,16 @@ def zip_package(target: Path) -> Path:
 def submit(
     master: str,
     python: Path,
-    package: Path,
+    package: Path | None,
     cwd: Path,
     arguments: Sequence[str],
     environment: Mapping[str, str],
     conf: Mapping[str, str] | None = None,
+    script: Path = ROOT / "jobs" / "nightly_dedup.py",
 ) -> subprocess.CompletedProcess[str]:
-    """Run jobs/nightly_dedup.py through spark-submit, from a folder outside the project."""
+    """Run a script through spark-submit, from a folder outside the project."""
     return subprocess.run(
-        submit_command(master, python, package, arguments, environment, conf),
+        submit_command(master, python, package, arguments, environment, conf, script),
         cwd=cwd,
         env=submit_environment(environment),
         capture_output=True,
@@ -116,7 +117,7 @@ def submit(
 def submit_command(
     master: str,
     python: Path,
-    package: Path,
+    package: Path | None,
     arguments: Sequence[str],
     environment: Mapping[str, str],
     conf: Mapping[str, str] | None = None,
@@ -134,7 +135,8 @@ def submit_command(
         **{f"spark.executorEnv.{name}": value for name, value in environment.items()},
         **(conf or {}),
     }
-    command = [str(SPARK_BIN / "spark-submit"), "--master", master, "--py-files", str(package)]
+    command = [str(SPARK_BIN / "spark-submit"), "--master", master]
+    command += ["--py-files", str(package)] if package else []
     for name, value in settings.items():
         command += ["--conf", f"{name}={value}"]
     return [*command, str(script), *arguments]
