@@ -1,12 +1,13 @@
 """Embedding stage against a bare loop: photos per second, side by side, and worker memory.
 
-    python -m benchmarks.embed [--photos DIR] [--n-photos 5000] [--rounds 3] [--out FILE.json]
+    python -m benchmarks.embed [--photos DIR] [--n-photos 5000] [--size 400x533] [--rounds 3]
+        [--tensorflow 2000] [--out FILE.json]
 
 All sides use two processes, the same photo files and the same bundle, and are clocked from the
 first photo to the last; starting Spark, Python and the model is left out on all. The bare loop
 does nothing but read, decode, blur, resize and invoke the network. The stage runs as in the job, with
 a decoder process beside each worker, and once more with decoding inside the worker: what isolation
-costs.
+costs. `--tensorflow N` also runs the bundle's float32 model on TensorFlow, 32 photos at a time.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from benchmarks.clock import (
     Clocked,
@@ -47,6 +49,7 @@ from dedup_job.stages.photo_worker import (
 from dedup_job.tables import PHOTO_REQUESTS, PHOTOS
 
 N_PROCESSES = 2
+_TENSORFLOW_BATCH = 32
 
 
 def run_stage(
@@ -87,15 +90,24 @@ class InWorkerDecoder:
         return [self._prepare(data) for data in photos]
 
 
-def run_bare_loop(paths: list[Path], bundle: Path) -> Clocked:
-    """Two plain processes, each with half of the photos."""
+def run_bare_loop(
+    paths: list[Path], bundle: Path, runtime: str = "litert", batch: int = 1
+) -> Clocked:
+    """Two plain processes, each with half of the photos, so many at a time through the network."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(N_PROCESSES)
     with tempfile.TemporaryDirectory() as folder:
         processes = [
             context.Process(
                 target=_bare_loop,
-                args=([str(p) for p in paths[i::N_PROCESSES]], bundle, folder, barrier),
+                args=(
+                    [str(p) for p in paths[i::N_PROCESSES]],
+                    bundle,
+                    folder,
+                    barrier,
+                    runtime,
+                    batch,
+                ),
             )
             for i in range(N_PROCESSES)
         ]
@@ -106,16 +118,21 @@ def run_bare_loop(paths: list[Path], bundle: Path) -> Clocked:
         return read_clocks(folder)
 
 
-def _bare_loop(paths: list[str], bundle: Path, folder: str, barrier) -> None:
+def _bare_loop(
+    paths: list[str], bundle: Path, folder: str, barrier, runtime: str, batch: int
+) -> None:
     cv2.setNumThreads(0)
-    embedder, watch = load_embedder(bundle), Stopwatch(folder)
+    embedder, watch = load_embedder(bundle, runtime), Stopwatch(folder)
     size_px, blur = embedder.manifest.input_px, embedder.manifest.blur_sigma_px
+    embedder.embed(np.zeros((batch, size_px, size_px, 3), np.uint8))  # traces TensorFlow's graph
     barrier.wait()
     watch.start()
     n_done = 0
-    for number, path in enumerate(paths, 1):
-        embedder.embed(prepare(Path(path).read_bytes(), size_px, blur).pixels[None])
-        if number % LOCAL_PHOTOS_PER_HANDOVER == 0 or number == len(paths):
+    for start in range(0, len(paths), batch):
+        photos = [prepare(Path(path).read_bytes(), size_px, blur) for path in paths[start:][:batch]]
+        embedder.embed(np.stack([photo.pixels for photo in photos]))
+        number = start + len(photos)
+        if number - n_done >= LOCAL_PHOTOS_PER_HANDOVER or number == len(paths):
             watch.done(number - n_done)  # as often as in the stage: looking at the clock costs time
             n_done = number
 
@@ -133,6 +150,9 @@ def main() -> None:
     parser.add_argument("--n-photos", type=int, default=5_000)
     parser.add_argument("--size", default="400x533", help="of the re-encoded photos")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--tensorflow", type=int, default=0, metavar="N", help="run the float32 model on N photos"
+    )
     parser.add_argument("--model", default="", help="bundle [the default one]")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dedup-bench")
     parser.add_argument("--out", type=Path)
@@ -175,6 +195,15 @@ def main() -> None:
             f"  ratio {price:.3f}  worker peak {stage.peak_mib:.0f} MiB",
             flush=True,
         )
+    if arguments.tensorflow:
+        some = paths[: arguments.tensorflow]
+        float32 = run_bare_loop(some, directory, "tensorflow", _TENSORFLOW_BATCH)
+        int8 = run_bare_loop(some, directory)
+        print(
+            f"bare loops over {len(some)} photos: TensorFlow float32 {float32.photos_per_s:.1f}/s, "
+            f"int8 {int8.photos_per_s:.1f}/s, ratio {int8.photos_per_s / float32.photos_per_s:.2f}"
+        )
+        rounds[-1]["tensorflow"] = float32.__dict__
     median = statistics.median(r["ratio"] for r in rounds)
     isolation = statistics.median(r["isolation"] for r in rounds)
     peak = max(r["stage"]["peak_mib"] for r in rounds)

@@ -132,6 +132,11 @@ class MatchConfig(_Section):
     max_skus_per_photo: int = Field(
         20, ge=2, description="a content of more products of one block is a placeholder"
     )
+    max_near_skus: int = Field(
+        200,
+        ge=20,
+        description="nearly the same photo of more products of one block is a placeholder",
+    )
     look_alikes_per_sku: float = Field(
         1.0,
         ge=0,

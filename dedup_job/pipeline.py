@@ -7,7 +7,7 @@ a run that was killed continues from its last finished step.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
@@ -63,9 +63,17 @@ from dedup_job.stages.embeddings import (
     reject_photos,
     searchable_contents,
     usable_rows,
+    without_placeholders,
 )
 from dedup_job.stages.group_labels import GroupRules
 from dedup_job.stages.groups import Grouping, group_products, name_members
+from dedup_job.stages.near_placeholders import (
+    choose_leaders,
+    find_near_placeholders,
+    near_leaders,
+    sample_contents,
+    sample_share,
+)
 from dedup_job.stages.pairs import match_products
 from dedup_job.stages.photo_plan import carried_rows
 from dedup_job.stages.products import represent_products
@@ -74,6 +82,7 @@ from dedup_job.tables import (
     CONTENTS,
     GROUP_LABELS,
     NAMED_MEMBERS,
+    NEAR_LEADERS,
     PLACEHOLDERS,
     PRODUCT_PAIRS,
     PRODUCTS,
@@ -199,7 +208,7 @@ def find_duplicates(
     config = settings.config
     catalog = take_catalog(context, config, parts, memory)
     photos = embed_photos(context, settings, model, catalog, memory)
-    photo_rows, contents = select_contents(context, photos)
+    photos, photo_rows, contents = select_contents(context, config, photos)
     floor, outcome = find_candidates(context, config, model, contents, memory)
     grouping = group(context, config, order, photo_rows, contents, outcome, memory)
     return Findings(
@@ -274,14 +283,20 @@ def embed_photos(
         )
 
 
-def select_contents(context: RunContext, photos: Photos) -> tuple[DataFrame, DataFrame]:
+def select_contents(
+    context: RunContext, config: JobConfig, photos: Photos
+) -> tuple[Photos, DataFrame, DataFrame]:
     """Rows that may match, and their distinct contents with embeddings.
+
+    Returns:
+        The photos, with all placeholders known; PHOTO_ROWS; CONTENTS.
 
     Raises:
         DedupError: a content that a row shows has no embedding.
     """
     photo_rows = comparable_rows(photos.usable, photos.placeholders)
-    contents = context.materialise(searchable_contents(photo_rows, photos.embeddings), CONTENTS)
+    stored = context.keep(searchable_contents(photo_rows, photos.embeddings), CONTENTS)
+    contents = read_table(context.spark, stored)
     place = ["block", "content_sha256"]
     n_lost = photo_rows.select(*place).distinct().join(contents, place, "left_anti").count()
     if n_lost:
@@ -289,7 +304,23 @@ def select_contents(context: RunContext, photos: Photos) -> tuple[DataFrame, Dat
             f"the embedding store lacks {n_lost} contents of this catalog; run once with "
             "--catalog-mode snapshot, which embeds them again"
         )
-    return photo_rows, contents
+    max_near_skus = config.match.max_near_skus
+    share = sample_share(stored.n_rows, max_near_skus)
+    leaders = choose_leaders(sample_contents(contents, share).toArrow(), share, max_near_skus)
+    if not leaders:
+        return photos, photo_rows, contents
+    near = context.materialise(near_leaders(contents, leaders), NEAR_LEADERS)
+    found = context.materialise(
+        photos.placeholders.unionByName(find_near_placeholders(near, photos.usable, max_near_skus)),
+        PLACEHOLDERS,
+    )
+    n_near = found.where("near_sha256 IS NOT NULL").count()
+    logger.info("embeddings: %d contents are nearly identical placeholders", n_near)
+    return (
+        replace(photos, placeholders=found),
+        comparable_rows(photos.usable, found),
+        context.materialise(without_placeholders(contents, found), CONTENTS),
+    )
 
 
 def find_candidates(

@@ -180,7 +180,7 @@ REJECTED_IMAGES = _table(
 
 PLACEHOLDER_IMAGES = _table(
     "placeholder_images",
-    "a photo content shared by too many products to mean anything",
+    "a photo that too many products show to mean anything",
     _SHA,
     Column(
         "n_skus",
@@ -188,6 +188,13 @@ PLACEHOLDER_IMAGES = _table(
         "products that use it, variants folded, over the blocks where it is a placeholder",
     ),
     Column("image_uri", "string", "an example, without credentials or query"),
+    Column(
+        "near_sha256",
+        "string",
+        "where too many products show nearly this photo: the content they are all close to; null "
+        "where too many show this very file",
+        nullable=True,
+    ),
     _RUN_ID,
 )
 
@@ -440,6 +447,16 @@ PLACEHOLDERS = _table(
     _SHA,
     Column("n_skus", "bigint", "products of the block that use it, variants folded"),
     Column("image_uri", "string", "the first in the catalog, without credentials or query"),
+    Column("near_sha256", "string", "as in placeholder_images", nullable=True),
+)
+
+NEAR_LEADERS = _table(
+    "near_leaders",
+    "a content that is close to the leader of a dense spot of embeddings",
+    Column("block", "string", "as in catalog_rows"),
+    _SHA,
+    Column("leader_sha256", "string", "a content of the same block"),
+    Column("cosine", "float", "of the two"),
 )
 
 PHOTO_ROWS = _table(

@@ -22,3 +22,16 @@ def encode(rgb: np.ndarray, extension: str = ".jpg", quality: int = 95) -> bytes
 def jpeg(seed: int, width: int = 120, height: int = 160, quality: int = 95) -> bytes:
     """A drawn photo as JPEG bytes."""
     return encode(draw_photo(seed, width, height), quality=quality)
+
+
+def no_photo_yet(seed: int) -> bytes:
+    """The graphic a shop shows for want of a photo, saved anew: other bytes for each seed."""
+    rng = np.random.default_rng(seed)
+    rgb = np.full((240, 240, 3), 240, np.uint8)
+    cv2.rectangle(rgb, (70, 60), (170, 140), (150, 150, 150), 6)
+    cv2.circle(rgb, (120, 100), 22, (150, 150, 150), 6)
+    cv2.putText(rgb, "coming soon", (45, 190), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (90, 90, 90), 2)
+    side = int(rng.integers(180, 320))
+    saved = cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA)
+    saved[tuple(rng.integers(side, size=2))] ^= 1  # the same size and quality may come twice
+    return encode(saved, quality=int(rng.integers(50, 97)))

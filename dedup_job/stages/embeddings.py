@@ -58,13 +58,30 @@ def find_placeholders(usable: DataFrame, max_skus_per_photo: int) -> DataFrame:
         F.count_distinct("product").alias("n_skus"),
         F.min_by("image_uri", "position").alias("image_uri"),
     )
-    return counted.where(F.col("n_skus") > max_skus_per_photo).select(*PLACEHOLDERS.column_names)
+    shared = counted.where(F.col("n_skus") > max_skus_per_photo)
+    no_other = F.lit(None).cast("string").alias("near_sha256")
+    return shared.select(*PLACEHOLDERS.column_names[:-1], no_other)
 
 
 def comparable_rows(usable: DataFrame, placeholders: DataFrame) -> DataFrame:
     """`PHOTO_ROWS`: usable rows that do not show a placeholder of their block."""
-    shown = F.broadcast(placeholders.select(*_PLACE))
-    return usable.join(shown, _PLACE, "left_anti").select(*PHOTO_ROWS.column_names)
+    shared, near = _by_kind(placeholders)
+    rows = usable.join(shared, _PLACE, "left_anti").join(near, _PLACE, "left_anti")
+    return rows.select(*PHOTO_ROWS.column_names)
+
+
+def without_placeholders(contents: DataFrame, placeholders: DataFrame) -> DataFrame:
+    """`CONTENTS` that are no placeholder of their block."""
+    return contents.join(placeholders.select(*_PLACE), _PLACE, "left_anti")
+
+
+def _by_kind(placeholders: DataFrame) -> tuple[DataFrame, DataFrame]:
+    """Places of placeholders: few files that many rows share, and many files of a few rows each.
+
+    The first are broadcast, for rows of one such file would all meet in one task.
+    """
+    shared = F.broadcast(placeholders.where("near_sha256 IS NULL").select(*_PLACE))
+    return shared, placeholders.where("near_sha256 IS NOT NULL").select(*_PLACE)
 
 
 def searchable_contents(photo_rows: DataFrame, embeddings: DataFrame) -> DataFrame:
@@ -81,8 +98,14 @@ def count_rows_by_origin(
     `embedded` and `reused` count the first row of each content that shows no placeholder, by
     whether this run embedded the content; other rows are `shared_content` or `placeholder`.
     """
-    shown = F.broadcast(placeholders.select(*_PLACE, F.lit(True).alias("is_placeholder")))
-    marked = usable.select(*_PLACE, "position").join(shown, _PLACE, "left")
+    shared, near = _by_kind(placeholders)
+    is_either = F.coalesce("is_shared", "is_near").alias("is_placeholder")
+    marked = (
+        usable.select(*_PLACE, "position")
+        .join(shared.withColumn("is_shared", F.lit(True)), _PLACE, "left")
+        .join(near.withColumn("is_near", F.lit(True)), _PLACE, "left")
+        .select(*_PLACE, "position", is_either)
+    )
     alike = Window.partitionBy("content_sha256", "is_placeholder").orderBy("position")
     first = F.row_number().over(alike) == 1
     is_new = F.lit(True).alias("is_new")

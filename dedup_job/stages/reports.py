@@ -95,7 +95,9 @@ def report_rejects(
 def report_placeholders(placeholders: DataFrame, identity: RunIdentity) -> DataFrame:
     """`PLACEHOLDER_IMAGES`: one row per content, of all blocks where it is a placeholder."""
     contents = placeholders.groupBy("content_sha256").agg(
-        F.sum("n_skus").alias("n_skus"), F.min_by("image_uri", "block").alias("image_uri")
+        F.sum("n_skus").alias("n_skus"),
+        F.min_by("image_uri", "block").alias("image_uri"),
+        F.min("near_sha256").alias("near_sha256"),
     )
     return contents.withColumn("run_id", F.lit(identity.run_id)).select(
         *PLACEHOLDER_IMAGES.column_names

@@ -2,8 +2,9 @@
 
 import pytest
 
+from dedup_job.sample.catalog import write_sample_catalog
 from tests.e2e.jobs import read_csv, read_report, run_job, write_csv
-from tests.photos import draw_photo, encode
+from tests.photos import draw_photo, encode, no_photo_yet
 
 pytestmark = pytest.mark.spark
 
@@ -83,6 +84,85 @@ def test_nine_rows_in_ten_of_one_picture_are_one_placeholder(spark, tmp_path):
     assert (result.rows.embedded, result.rows.placeholder) == (n_real, n_rows - n_real)
     assert read_report(tmp_path / "out", "duplicate_groups") == []
     assert result.n_pairs == 0
+
+
+N_SAVED_ANEW = 45
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """Drawn garments, some listed twice; and a graphic that each of some SKUs has saved anew."""
+    folder = tmp_path_factory.mktemp("saved-anew")
+    catalog = write_sample_catalog(folder, n_products=24).catalog
+    real = [{name: row[name] for name in ("sku_id", "image_uri")} for row in read_csv(catalog)]
+    soon = []
+    for i in range(N_SAVED_ANEW):
+        (folder / f"soon-{i}.jpg").write_bytes(no_photo_yet(i))
+        soon.append({"sku_id": f"soon {i:03d}", "image_uri": f"soon-{i}.jpg"})
+    return folder, real, soon
+
+
+# The threshold is solved from the pairs; fixed, what is compared is what was found.
+SETTINGS = {"match__max_near_skus": 30, "match__min_cosine": 0.97, "gates__max_group_size": 1000}
+
+
+def _groups(out):
+    members = {}
+    for row in read_report(out, "duplicate_groups"):
+        members.setdefault(row["group_id"], set()).add(row["sku_id"])
+    return sorted(map(sorted, members.values()))
+
+
+def _run(shop, rows, out, **settings):
+    folder, *_ = shop
+    catalog = write_csv(folder / f"{out.name}.csv", rows)
+    return run_job(catalog, out, **{**SETTINGS, **settings})
+
+
+def test_a_graphic_that_every_sku_saved_anew_makes_no_group(spark, shop, tmp_path):
+    _, real, soon = shop
+    alone = _run(shop, real, tmp_path / "alone")
+    both = _run(shop, real + soon, tmp_path / "both")
+    assert len(_groups(tmp_path / "alone")) > 5
+    assert _groups(tmp_path / "both") == _groups(tmp_path / "alone")
+    assert both.n_pairs == alone.n_pairs
+    assert both.rows.placeholder == alone.rows.placeholder + N_SAVED_ANEW
+    told = [r for r in read_report(tmp_path / "both", "placeholder_images") if r["near_sha256"]]
+    assert len(told) == N_SAVED_ANEW
+    assert {row["n_skus"] for row in told} == {1}
+    [leader] = {row["near_sha256"] for row in told}
+    assert leader in {row["content_sha256"] for row in told}
+
+
+def test_as_many_as_are_allowed_are_a_group(spark, shop, tmp_path):
+    _, real, soon = shop
+    _run(shop, real + soon[:30], tmp_path / "few")
+    assert all(
+        r["near_sha256"] is None for r in read_report(tmp_path / "few", "placeholder_images")
+    )
+    assert max(map(len, _groups(tmp_path / "few"))) == 30
+
+
+@pytest.mark.slow
+def test_placeholders_come_and_go_as_if_each_night_were_the_first(spark, shop, tmp_path):
+    _, real, soon = shop
+    warehouse = tmp_path / "nights"
+    nights = [real + soon[:20], real[:-3] + soon, real + soon[10:30], real[3:] + soon[5:40]]
+    for number, rows in enumerate(nights, 1):
+        date = f"2026-01-0{number}"
+        _run(shop, rows, warehouse, run_date=date)
+        fresh = tmp_path / f"fresh-{number}"
+        _run(shop, rows, fresh, run_date=date)
+        assert _groups(warehouse) == _groups(fresh), date
+        for table in ("placeholder_images", "duplicate_pairs"):
+            one, other = (
+                sorted(
+                    (row.get("content_sha256"), row.get("sku_id_a"), row.get("sku_id_b"))
+                    for row in read_report(out, table)
+                )
+                for out in (warehouse, fresh)
+            )
+            assert one == other, (date, table)
 
 
 def test_ids_that_look_alike_are_told_and_stay_apart(spark, tmp_path):
