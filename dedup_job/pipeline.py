@@ -24,7 +24,7 @@ from dedup_job.io.retention import bury_dead_runs
 from dedup_job.io.session import open_session
 from dedup_job.io.snapshot import inputs_digest, is_large, snapshot_catalog
 from dedup_job.io.storage import open_warehouse
-from dedup_job.io.tables import read_table, write_table
+from dedup_job.io.tables import StoredTable, read_table, write_table
 from dedup_job.kernels.calibration import read_calibration
 from dedup_job.kernels.model import load_embedder
 from dedup_job.kernels.ranking import OrderColumn, parse_canonical_order
@@ -86,6 +86,7 @@ from dedup_job.tables import (
     PLACEHOLDERS,
     PRODUCT_PAIRS,
     PRODUCTS,
+    SEARCHED_CONTENTS,
     USABLE_ROWS,
 )
 
@@ -208,8 +209,10 @@ def find_duplicates(
     config = settings.config
     catalog = take_catalog(context, config, parts, memory)
     photos = embed_photos(context, settings, model, catalog, memory)
-    photos, photo_rows, contents = select_contents(context, config, photos)
-    floor, outcome = find_candidates(context, config, model, contents, memory)
+    photos, photo_rows, stored = select_contents(context, config, photos)
+    contents = read_table(context.spark, stored)
+    keys = read_table(context.spark, stored, SEARCHED_CONTENTS.column_names)
+    floor, outcome = find_candidates(context, config, model, contents, keys, memory)
     grouping = group(context, config, order, photo_rows, contents, outcome, memory)
     return Findings(
         n_catalog_rows=catalog.n_rows,
@@ -225,7 +228,7 @@ def find_duplicates(
         photo_rejects=photos.rejects,
         placeholders=photos.placeholders,
         embedded=photos.embedded,
-        contents=contents,
+        searched=keys,
         grouping=grouping,
     )
 
@@ -285,7 +288,7 @@ def embed_photos(
 
 def select_contents(
     context: RunContext, config: JobConfig, photos: Photos
-) -> tuple[Photos, DataFrame, DataFrame]:
+) -> tuple[Photos, DataFrame, StoredTable]:
     """Rows that may match, and their distinct contents with embeddings.
 
     Returns:
@@ -296,19 +299,20 @@ def select_contents(
     """
     photo_rows = comparable_rows(photos.usable, photos.placeholders)
     stored = context.keep(searchable_contents(photo_rows, photos.embeddings), CONTENTS)
-    contents = read_table(context.spark, stored)
     place = ["block", "content_sha256"]
-    n_lost = photo_rows.select(*place).distinct().join(contents, place, "left_anti").count()
+    keys = read_table(context.spark, stored, place)
+    n_lost = photo_rows.select(*place).distinct().join(keys, place, "left_anti").count()
     if n_lost:
         raise DedupError(
             f"the embedding store lacks {n_lost} contents of this catalog; run once with "
             "--catalog-mode snapshot, which embeds them again"
         )
+    contents = read_table(context.spark, stored)
     max_near_skus = config.match.max_near_skus
     share = sample_share(stored.n_rows, max_near_skus)
     leaders = choose_leaders(sample_contents(contents, share).toArrow(), share, max_near_skus)
     if not leaders:
-        return photos, photo_rows, contents
+        return photos, photo_rows, stored
     near = context.materialise(near_leaders(contents, leaders), NEAR_LEADERS)
     found = context.materialise(
         photos.placeholders.unionByName(find_near_placeholders(near, photos.usable, max_near_skus)),
@@ -319,14 +323,27 @@ def select_contents(
     return (
         replace(photos, placeholders=found),
         comparable_rows(photos.usable, found),
-        context.materialise(without_placeholders(contents, found), CONTENTS),
+        context.keep(without_placeholders(contents, found), CONTENTS),
     )
 
 
 def find_candidates(
-    context: RunContext, config: JobConfig, model: Model, contents: DataFrame, memory: Memory
+    context: RunContext,
+    config: JobConfig,
+    model: Model,
+    contents: DataFrame,
+    keys: DataFrame,
+    memory: Memory,
 ) -> tuple[float, SearchOutcome]:
     """Search pairs, solve the threshold for this catalog, measure recall there.
+
+    Args:
+        context: the run.
+        config: its settings.
+        model: says how cosines are to be read.
+        contents: CONTENTS.
+        keys: SEARCHED_CONTENTS of the same.
+        memory: of earlier runs.
 
     Returns:
         The cosine from which pairs were searched, and what came of it.
@@ -353,6 +370,7 @@ def find_candidates(
             context.materialise,
             plan,
             memory.carried(model.manifest.model_id, config),
+            keys,
         )
         return floor, outcome
 

@@ -66,7 +66,7 @@ class Findings:
     photo_rejects: DataFrame
     placeholders: DataFrame
     embedded: DataFrame
-    contents: DataFrame
+    searched: DataFrame
     grouping: Grouping
 
 
@@ -105,7 +105,7 @@ def store_state(context: RunContext, memory: Memory, found: Findings) -> dict[st
         found.rows, found.photos, found.carried_rows, memory.catalog_images(), context.run_date
     )
     pairs = found.outcome.kept_pairs.dropDuplicates(["sha_a", "sha_b"])
-    frames = {CATALOG_IMAGES: images, SEARCHED_CONTENTS: found.contents, SCORED_PAIRS: pairs}
+    frames = {CATALOG_IMAGES: images, SEARCHED_CONTENTS: found.searched, SCORED_PAIRS: pairs}
     stored = {t: context.store(_spread(frame, found), t) for t, frame in frames.items()}
     return {t.name: _never_empty(context, one) for t, one in stored.items()}
 

@@ -242,6 +242,7 @@ def search_until_recall(
     materialise: Materialise,
     plan: CellPlan | None = None,
     carried: Carried | None = None,
+    keys: DataFrame | None = None,
 ) -> SearchOutcome:
     """Search, solve the threshold, measure recall there; double the effort while it is too low.
 
@@ -256,13 +257,15 @@ def search_until_recall(
         materialise: writes or caches a DataFrame of a table and returns what was kept.
         plan: from `plan_cells`, when the caller has it already.
         carried: what the last run found, with the same model, search and seed.
+        keys: SEARCHED_CONTENTS of `contents`, when they can be read without the embeddings.
 
     Returns:
         The last attempt. Whether an unmet target ends the run is the caller's decision.
     """
     plan = plan or plan_cells(contents, config)
     effort = start_effort(config, carried)
-    reuse = _reuse(contents, plan.n_contents, floor_cosine, materialise, carried)
+    keys = contents if keys is None else keys
+    reuse = _reuse(keys, plan.n_contents, floor_cosine, materialise, carried)
     history: list[SearchAttempt] = []
     while True:
         kept_at = reuse.kept_floor if reuse else kept_floor(floor_cosine)
@@ -295,7 +298,7 @@ def search_until_recall(
 
 
 def _reuse(
-    contents: DataFrame,
+    keys: DataFrame,
     n_contents: int,
     floor_cosine: float,
     materialise: Materialise,
@@ -311,7 +314,7 @@ def _reuse(
             floor_cosine,
         )
         return None
-    found = unchanged_contents(contents, carried.contents)
+    found = unchanged_contents(keys, carried.contents)
     unchanged = materialise(found, SEARCHED_CONTENTS)
     n_unchanged = unchanged.count()
     n_new = n_contents - n_unchanged

@@ -29,7 +29,7 @@ def unchanged_contents(contents: DataFrame, searched: DataFrame) -> DataFrame:
     """SEARCHED_CONTENTS of the contents that the last run searched in the same block.
 
     Args:
-        contents: CONTENTS.
+        contents: CONTENTS, or SEARCHED_CONTENTS of them.
         searched: SEARCHED_CONTENTS of the last run.
     """
     keys = SEARCHED_CONTENTS.column_names
