@@ -1,10 +1,12 @@
 """What a catalog costs whose rows mostly show one picture ("image coming soon").
 
     python -m benchmarks.skew [--rows 10000] [--share 0.9] [--rounds 2]
+    python -m benchmarks.skew --rows 100000 --share 0.25 --reencoded 25000
 
-Two catalogs of equal length, one of distinct photos, one in which a share of the rows is the same
-content under names of its own; first runs of the real command on each, in turn. Printed are wall
-times, start-up included, and their ratio.
+Catalogs of equal length, one of distinct photos, one in which a share of the rows is the same content
+under names of its own; first runs of the real command on each, in turn. With `--reencoded N` so many
+more rows show another such picture, saved anew for each, and a third catalog is without all those
+rows. Printed are wall times, start-up included, and their ratios.
 """
 
 import argparse
@@ -16,22 +18,29 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.photos import write_distinct_photos
+from benchmarks.photos import write_varied_photos
 from dedup_job.sample.catalog import write_sample_catalog
+from tests.photos import no_photo_yet
 
 
-def write_skewed(paths: list[Path], share: float, folder: Path) -> list[Path]:
-    """The same number of files, `share` of them links to the first photo."""
+def write_skewed(
+    paths: list[Path], share: float, n_reencoded: int, folder: Path
+) -> tuple[list[Path], int]:
+    """The same number of files, `share` of them links to the first photo; and how many are placeholders."""
     folder.mkdir()
     n_same = round(share * len(paths))
     links = [folder / path.name for path in paths]
     for i, link in enumerate(links):
-        os.link(paths[0] if i < n_same else paths[i], link)
-    return links
+        if n_same <= i < n_same + n_reencoded:
+            link.write_bytes(no_photo_yet(i))
+        else:
+            os.link(paths[0] if i < n_same else paths[i], link)
+    return links, n_same + n_reencoded
 
 
 def write_catalog(path: Path, photos: Iterable[Path]) -> Path:
@@ -59,33 +68,37 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="folder of photos to re-encode [drawn ones]")
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--share", type=float, default=0.9)
+    parser.add_argument("--reencoded", type=int, default=0, metavar="N")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dedup-bench")
     arguments = parser.parse_args()
 
     photos = arguments.photos or write_sample_catalog(arguments.work / "sample").catalog.parent
-    distinct = write_distinct_photos(photos, arguments.work, arguments.rows)
-    ratios = []
+    distinct = write_varied_photos(photos, arguments.work, arguments.rows)[: arguments.rows]
+    ratios = defaultdict(list)
     with tempfile.TemporaryDirectory(dir=arguments.work) as name:
         work = Path(name)
-        skewed = write_skewed(distinct, arguments.share, work / "skewed")
-        catalogs = {
-            "distinct": write_catalog(work / "distinct.csv", distinct),
-            "skewed": write_catalog(work / "skewed.csv", skewed),
-        }
-        folders = {"distinct": distinct[0].parent, "skewed": work / "skewed"}
+        skewed, n_placeholders = write_skewed(
+            distinct, arguments.share, arguments.reencoded, work / "skewed"
+        )
+        kinds = {"distinct": distinct, "skewed": skewed}
+        if arguments.reencoded:
+            kinds["without"] = skewed[n_placeholders:]
         for i in range(arguments.rounds):
             seconds = {}
-            for kind, catalog in catalogs.items():
-                seconds[kind], result = first_run(catalog, folders[kind], work / f"{kind}-{i}")
+            for kind, paths in kinds.items():
+                catalog = write_catalog(work / f"{kind}.csv", paths)
+                seconds[kind], result = first_run(catalog, paths[0].parent, work / f"{kind}-{i}")
                 rows = result["rows"]
                 print(
                     f"round {i + 1} {kind:8} {seconds[kind]:7.1f} s  embedded {rows['embedded']:6d}"
                     f"  placeholder {rows['placeholder']:6d}  groups {result['n_groups']}",
                     flush=True,
                 )
-            ratios.append(seconds["skewed"] / seconds["distinct"])
-    print(f"median skewed / distinct {statistics.median(ratios):.2f}")
+            for kind in seconds:
+                ratios[kind].append(seconds["skewed"] / seconds[kind])
+    for kind in set(ratios) - {"skewed"}:
+        print(f"median skewed / {kind} {statistics.median(ratios[kind]):.2f}")
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ REJECTED_IMAGES = _table(
 
 PLACEHOLDER_IMAGES = _table(
     "placeholder_images",
-    "a photo that too many products show to mean anything",
+    "a photo shown by too many products to mean anything",
     _SHA,
     Column(
         "n_skus",
