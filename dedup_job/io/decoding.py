@@ -220,13 +220,8 @@ class _Child:
         self._patience_s = settings.timeout_s + _GRACE_S
         for end in (self._socket, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
-        memory = create_slots_file(BATCH_PHOTOS, settings.n_pixel_bytes)
-        try:
-            self._slots = Slots(memory, BATCH_PHOTOS, settings.n_pixel_bytes)
-            with theirs:
-                self._process = _start(theirs.fileno(), memory, settings)
-        finally:
-            os.close(memory)
+        with theirs:
+            self._slots, self._process = _start(theirs.fileno(), settings)
         try:
             self._await_start()
         except BaseException:
@@ -311,23 +306,28 @@ class _Child:
                     raise
 
 
-def _start(descriptor: int, memory: int, settings: DecoderSettings) -> "subprocess.Popen[bytes]":
+def _start(descriptor: int, settings: DecoderSettings) -> "tuple[Slots, subprocess.Popen[bytes]]":
+    """The child, and the memory shared with it."""
     try:
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "dedup_job.io.decoder_process",
-                str(descriptor),
-                str(memory),
-                json.dumps(settings.as_dict()),
-            ],
-            env={**child_environment(), **_KEEP_MEMORY},
-            pass_fds=[descriptor, memory],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        memory = create_slots_file(BATCH_PHOTOS, settings.n_pixel_bytes)
+        try:
+            return Slots(memory, BATCH_PHOTOS, settings.n_pixel_bytes), subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "dedup_job.io.decoder_process",
+                    str(descriptor),
+                    str(memory),
+                    json.dumps(settings.as_dict()),
+                ],
+                env={**child_environment(), **_KEEP_MEMORY},
+                pass_fds=[descriptor, memory],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+        finally:
+            os.close(memory)
     except OSError as error:
         raise DedupError(
             f"the decoder process did not start: {error.strerror}; it runs {sys.executable}, one "

@@ -89,5 +89,5 @@ def test_the_report_has_one_row_per_content(placeholders):
     assert report.columns == PLACEHOLDER_IMAGES.column_names
     first = MAX_SKUS + 2  # position of the first row of t1 that shows it
     assert [tuple(row) for row in report.collect()] == [
-        ("soon", 2 * MAX_SKUS + 3, f"{first}.jpg", "run")
+        ("soon", 2 * MAX_SKUS + 3, f"{first}.jpg", None, "run")
     ]

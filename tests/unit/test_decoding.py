@@ -236,10 +236,20 @@ def test_a_machine_without_room_for_a_process_is_explained(monkeypatch):
         IsolatedDecoder(SETTINGS).prepare(jpeg(1))
 
 
+def test_a_worker_without_room_for_the_shared_memory_is_explained(monkeypatch):
+    def no_room(*_args):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(decoding, "create_slots_file", no_room)
+    with pytest.raises(DedupError, match=r"did not start: Cannot allocate memory"):
+        IsolatedDecoder(SETTINGS).prepare(jpeg(1))
+
+
 def test_a_tighter_limit_that_stands_is_kept():
-    soft = 3 << 30
+    # Above what this process has mapped, below what the child asks for.
+    soft = 64 << 30
     before = resource.getrlimit(resource.RLIMIT_AS)
-    roomy = IsolatedDecoder(DecoderSettings(32, 0.5, memory_mb=8192))
+    roomy = IsolatedDecoder(DecoderSettings(32, 0.5, memory_mb=1 << 20))
     try:
         resource.setrlimit(resource.RLIMIT_AS, (soft, before[1]))
         roomy.prepare(jpeg(1))
