@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 
@@ -255,8 +254,7 @@ class _Child:
     def end(self) -> int:
         """End the process however it feels; returns its exit code, negative for a signal."""
         self._socket.close()  # an idle child reads the end of its work and leaves
-        with suppress(BufferError):
-            self._slots.close()
+        self._slots.close()
         try:
             return self._process.wait(0 if self.is_overdue else 1)
         except subprocess.TimeoutExpired:

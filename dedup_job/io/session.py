@@ -55,7 +55,7 @@ def open_session(app_name: str = "catalog-dedup", is_large: bool = False) -> Spa
     builder = builder.master(f"local[{os.environ.get('DEDUP_LOCAL_CORES', '*')},4]")
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    sized = _LARGE if is_large else _LOCAL_DEFAULTS
+    sized = _LARGE if is_large else {}
     for key, value in {**_DEFAULTS, **_LOCAL_DEFAULTS, **sized, **_java_options(is_large)}.items():
         builder = builder.config(key, value)
     return _create(builder)

@@ -65,13 +65,13 @@ def choose_leaders(sample: pa.Table, share: float, max_near_skus: int) -> dict[s
     least = max_near_skus + 1 if share >= 1 else max(3, int(max_near_skus * share / 2))
     sample = sample.sort_by([("block", "ascending"), ("content_sha256", "ascending")])
     blocks = sample["block"].combine_chunks().dictionary_encode()
-    numbers = blocks.indices.to_numpy()
+    names = blocks.dictionary.to_pylist()  # in the order of the sorted rows
+    bounds = np.searchsorted(blocks.indices.to_numpy(), np.arange(len(names) + 1))
     leaders = {}
-    for number, block in enumerate(blocks.dictionary.to_pylist()):
-        rows = pa.array(np.flatnonzero(numbers == number))
-        if len(rows) < least:
+    for block, start, stop in zip(names, bounds[:-1], bounds[1:], strict=True):
+        if stop - start < least:
             continue
-        here = sample.take(rows)
+        here = sample.slice(start, stop - start)
         vectors = embedding_matrix(here["embedding"])
         chosen = find_leaders(vectors, MIN_COSINE, least, _MOST_LEADERS)
         if len(chosen):

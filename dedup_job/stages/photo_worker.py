@@ -167,15 +167,15 @@ class _Reader:
     def read_all(self, requests: list[Request]) -> list[Photo]:
         """Fetch all, then have decoded at once what is neither known nor the same."""
         photos = []
-        new: dict[bytes, list[Photo]] = {}
+        new: dict[str | None, tuple[bytes, list[Photo]]] = {}
         for request in requests:
             photo, data = self._fetch_one(request)
             photos.append(photo)
             if data is not None and not self._know(photo, data):
-                new.setdefault(data, []).append(photo)
+                new.setdefault(photo.content_sha256, (data, []))[1].append(photo)
         if new:
-            all_prepared = self._decoder.prepare_all(list(new))
-            for same, prepared in zip(new.values(), all_prepared, strict=True):
+            all_prepared = self._decoder.prepare_all([data for data, _ in new.values()])
+            for (_, same), prepared in zip(new.values(), all_prepared, strict=True):
                 for photo in same:
                     self._take(photo, prepared)
         return photos
