@@ -59,7 +59,6 @@ from dedup_job.stages.embeddings import (
     all_embeddings,
     comparable_rows,
     find_placeholders,
-    new_embeddings,
     reject_photos,
     searchable_contents,
     usable_rows,
@@ -209,7 +208,7 @@ def find_duplicates(
     config = settings.config
     catalog = take_catalog(context, config, parts, memory)
     photos = embed_photos(context, settings, model, catalog, memory)
-    photos, photo_rows, stored = select_contents(context, config, photos)
+    photos, photo_rows, stored = select_contents(context, config, photos, catalog.n_rows)
     contents = read_table(context.spark, stored)
     keys = read_table(context.spark, stored, SEARCHED_CONTENTS.column_names)
     floor, outcome = find_candidates(context, config, model, contents, keys, memory)
@@ -222,6 +221,7 @@ def find_duplicates(
         rows=catalog.rows,
         carried_rows=catalog.carried,
         n_carried_rows=catalog.n_carried,
+        has_blocks=bool(config.catalog.block_by),
         photos=photos.photos,
         usable=photos.usable,
         catalog_rejects=catalog.rejects,
@@ -269,25 +269,27 @@ def embed_photos(
     config = settings.config
     with context.stage("embeddings"):
         remembered = memory.judged_photos(settings.as_dict())
-        photos, counts = read_photos(context, config, model, catalog.rows, catalog.base, remembered)
+        seen = read_photos(context, config, model, catalog.rows, catalog.base, remembered)
+        photos = seen.photos
         rows = add_carried_rows(usable_rows(catalog.rows, photos), catalog.carried)
         usable = context.materialise(rows, USABLE_ROWS)
         shared = find_placeholders(usable, config.match.max_skus_per_photo)
         store = EmbeddingStore(context.warehouse, model.manifest.model_id)
-        embedded = new_embeddings(photos)
+        embedded = read_table(context.spark, seen.embedded)
+        stored = read_table(context.spark, store.stored())
         return Photos(
-            counts=counts,
+            counts=seen.counts,
             photos=photos,
             usable=usable,
             rejects=reject_photos(catalog.rows, photos),
             placeholders=context.materialise(shared, PLACEHOLDERS),
             embedded=embedded,
-            embeddings=all_embeddings(embedded, read_table(context.spark, store.stored())),
+            embeddings=all_embeddings(embedded, seen.counts.embedded, stored),
         )
 
 
 def select_contents(
-    context: RunContext, config: JobConfig, photos: Photos
+    context: RunContext, config: JobConfig, photos: Photos, n_rows: int
 ) -> tuple[Photos, DataFrame, StoredTable]:
     """Rows that may match, and their distinct contents with embeddings.
 
@@ -298,7 +300,7 @@ def select_contents(
         DedupError: a content that a row shows has no embedding.
     """
     photo_rows = comparable_rows(photos.usable, photos.placeholders)
-    stored = context.keep(searchable_contents(photo_rows, photos.embeddings), CONTENTS)
+    stored = context.keep(searchable_contents(photo_rows, n_rows, photos.embeddings), CONTENTS)
     place = ["block", "content_sha256"]
     keys = read_table(context.spark, stored, place)
     n_lost = photo_rows.select(*place).distinct().join(keys, place, "left_anti").count()

@@ -26,6 +26,8 @@ _DEFAULTS = {
 # Only for a session of our own: four attempts a task, as a cluster gives (plain local[*] gives one).
 _LOCAL_DEFAULTS = {
     "spark.ui.enabled": "false",
+    # Over TCP every Python task waits some 40 ms for a delayed acknowledgement.
+    "spark.python.unix.domain.socket.enabled": "true",
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
     "spark.driver.host": "127.0.0.1",

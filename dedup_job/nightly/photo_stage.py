@@ -25,13 +25,20 @@ from dedup_job.kernels.bundle import Manifest
 from dedup_job.kernels.calibration import Calibration
 from dedup_job.nightly.context import RunContext
 from dedup_job.nightly.results import PhotoCounts
-from dedup_job.stages.photo_plan import Trust, photo_requests, plan_photos, remembered_photos
+from dedup_job.stages.embeddings import new_embeddings
+from dedup_job.stages.photo_plan import (
+    PHOTO_FACTS,
+    Trust,
+    photo_requests,
+    plan_photos,
+    remembered_photos,
+)
 from dedup_job.stages.photo_worker import (
     LOCAL_PHOTOS_PER_HANDOVER,
     EmbedPhotos,
     count_photo_tasks,
 )
-from dedup_job.tables import PHOTO_PLAN, PHOTO_REQUESTS, PHOTOS
+from dedup_job.tables import IMAGE_EMBEDDINGS, PHOTO_PLAN, PHOTO_REQUESTS, PHOTOS
 
 logger = logging.getLogger("dedup_job")
 _REMOTE_FETCH_THREADS = 16
@@ -48,6 +55,21 @@ class Model:
     calibration: Calibration
 
 
+@dataclass(frozen=True)
+class PhotoFindings:
+    """What every photo of the catalog shows.
+
+    Attributes:
+        photos: PHOTOS, one row a `fetch_key`, without `embedding`.
+        embedded: IMAGE_EMBEDDINGS of the contents that this run embedded.
+        counts: what was done.
+    """
+
+    photos: DataFrame
+    embedded: StoredTable
+    counts: PhotoCounts
+
+
 def read_photos(
     context: RunContext,
     config: JobConfig,
@@ -55,7 +77,7 @@ def read_photos(
     rows: DataFrame,
     base: str,
     remembered: DataFrame | None,
-) -> tuple[DataFrame, PhotoCounts]:
+) -> PhotoFindings:
     """Find out what every photo of the catalog shows.
 
     Args:
@@ -66,26 +88,35 @@ def read_photos(
         base: what relative image URIs are relative to; a local one may be read.
         remembered: CATALOG_IMAGES of the last run, or None.
 
-    Returns:
-        PHOTOS, one row a `fetch_key`, and what was done.
     """
     store = EmbeddingStore(context.warehouse, model.manifest.model_id)
     embedded = read_table(context.spark, store.stored(), ["content_sha256"])
     trust = Trust(context.run_date, config.fetch.revalidate_days)
     plan = context.materialise(plan_photos(rows, remembered, embedded, trust), PHOTO_PLAN)
     n_requests = plan.where("NOT is_remembered").count()
-    photos = remembered_photos(plan)
+    chunks: list[StoredTable] = []
     if n_requests:
         worker = photo_worker(context.spark, config, model, plan, base)
         worker = _with_known_contents(context, config, worker, embedded, remembered)
         chunks = list(_fetch_in_chunks(context, config, plan, n_requests, worker))
-        photos = reduce(DataFrame.unionByName, chunks, photos)
-    return photos, _count(photos)
+    facts = [read_table(context.spark, chunk, PHOTO_FACTS) for chunk in chunks]
+    photos = reduce(DataFrame.unionByName, facts, remembered_photos(plan))
+    embedded = _store_embedded(context, chunks)
+    return PhotoFindings(photos, embedded, _count(photos, embedded.n_rows))
+
+
+def _store_embedded(context: RunContext, chunks: Sequence[StoredTable]) -> StoredTable:
+    """What this run embedded, each content once."""
+    if not chunks:
+        return StoredTable(IMAGE_EMBEDDINGS, context.new_folder(IMAGE_EMBEDDINGS.name), ())
+    names = IMAGE_EMBEDDINGS.column_names
+    frames = [read_table(context.spark, chunk, names) for chunk in chunks]
+    return context.keep(new_embeddings(reduce(DataFrame.unionByName, frames)), IMAGE_EMBEDDINGS)
 
 
 def _fetch_in_chunks(
     context: RunContext, config: JobConfig, plan: DataFrame, n_requests: int, worker: EmbedPhotos
-) -> Iterator[DataFrame]:
+) -> Iterator[StoredTable]:
     n_cores = count_cores(context.spark)
     n_tasks = count_photo_tasks(n_requests, n_cores, config.embed.photos_per_task)
     per_chunk = config.embed.chunk_photos or n_cores * _PHOTOS_PER_CORE_AND_CHUNK
@@ -98,7 +129,7 @@ def _fetch_in_chunks(
     for number, files in enumerate(chunks, 1):
         what = "photos" if len(chunks) == 1 else f"photos, chunk {number} of {len(chunks)}"
         fetch = partial(_fetch_chunk, context, replace(requests, files=files), worker, what)
-        yield read_table(context.spark, context.step(PHOTOS, fetch, f"photos-{_digest(files)}"))
+        yield context.step(PHOTOS, fetch, f"photos-{_digest(files)}")
 
 
 def _fetch_chunk(
@@ -184,15 +215,12 @@ def _with_known_contents(
     return replace(worker, known=partial(load_known_contents, folder, name))
 
 
-def _count(photos: DataFrame) -> PhotoCounts:
+def _count(photos: DataFrame, n_embedded: int) -> PhotoCounts:
     row = photos.agg(
         *(
-            F.count(F.when(F.col("origin") == origin, 1)).alias(origin)
+            F.count_if(F.col("origin") == origin).alias(origin)
             for origin in ("fetched", "not_modified", "remembered")
-        ),
-        F.count_distinct(F.when(F.col("embedding").isNotNull(), F.col("content_sha256"))).alias(
-            "embedded"
-        ),
+        )
     ).first()
     assert row is not None  # an aggregate without keys has one row
-    return PhotoCounts(**row.asDict())
+    return PhotoCounts(**row.asDict(), embedded=n_embedded)

@@ -1,6 +1,7 @@
 """The tables of a run, computed into staging: reports for people, state for the next night."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
@@ -43,6 +44,7 @@ from dedup_job.tables import (
 
 # State is read by Spark tasks, one per file.
 _STATE_ROWS_PER_FILE = 1_000_000
+_TABLES_AT_ONCE = 3
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Findings:
     """What the stages found: everything a report is made of. Every frame reads stored tables.
 
     `rows`, `photos` and `carried_rows` (null but on a delta night) are what the next night
-    compares with; `embedded` is what this run embedded. Pairs were searched from `floor_cosine`.
+    compares with; `embedded` is what this run embedded. Pairs were searched from `floor_cosine`,
+    in blocks of the catalog where it `has_blocks`.
     """
 
     n_catalog_rows: int
@@ -60,6 +63,7 @@ class Findings:
     rows: DataFrame
     carried_rows: DataFrame | None
     n_carried_rows: int
+    has_blocks: bool
     photos: DataFrame
     usable: DataFrame
     catalog_rejects: DataFrame
@@ -70,25 +74,90 @@ class Findings:
     grouping: Grouping
 
 
-def store_reports(
+@dataclass(frozen=True)
+class Staged:
+    """What a run is about to publish, in staging.
+
+    Attributes:
+        reports: report tables by name, but RUNS and RUN_METRICS.
+        state: state tables that are replaced every night, by name; none where a later night is
+            published already, or nothing is.
+        embeddings: IMAGE_EMBEDDINGS that the store does not hold yet.
+        rows: where every catalog row ended.
+    """
+
+    reports: dict[str, StoredTable]
+    state: dict[str, StoredTable]
+    embeddings: StoredTable
+    rows: RowCounts
+
+
+def stage_tables(
+    context: RunContext,
+    calibration: Calibration,
+    memory: Memory,
+    found: Findings,
+    store: EmbeddingStore,
+    with_state: bool,
+) -> Staged:
+    """Compute everything that is published from the findings.
+
+    A few tables at a time: each ends in one task that sorts and writes, and would leave the other
+    cores idle meanwhile. What takes longest comes first.
+    """
+    with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
+        state = [
+            pool.submit(_store_state, context, found, frame, table)
+            for table, frame in (
+                _state_frames(context, memory, found) if with_state else {}
+            ).items()
+        ]
+        origins = pool.submit(_count_origins, found)
+        reports = [
+            pool.submit(store_reports)
+            for store_reports in _report_tasks(context, calibration, memory, found)
+        ]
+        embeddings = pool.submit(_store_new_embeddings, context, found, store)
+        try:
+            by_name = {t.table.name: t for future in reports for t in future.result()}
+            return Staged(
+                reports=by_name,
+                state={t.table.name: t for t in (future.result() for future in state)},
+                embeddings=embeddings.result(),
+                rows=_row_counts(found, origins.result(), by_name[REJECTED_IMAGES.name].n_rows),
+            )
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _report_tasks(
     context: RunContext, calibration: Calibration, memory: Memory, found: Findings
-) -> dict[str, StoredTable]:
-    """Compute the report tables of the findings, by name."""
+) -> list[Callable[[], list[StoredTable]]]:
+    """Each stores one report table, or two where one is made of the other."""
     identity = RunIdentity(context.run_id, calibration.model_id)
     pairs = report_pairs(found.grouping.pairs, calibration, identity, memory.base_pairs())
-    groups = _store(
-        context, found, report_groups(found.grouping.groups, identity), DUPLICATE_GROUPS
-    )
-    changes = group_changes(read_table(context.spark, groups), memory.base_groups())
     frames: list[tuple[Table, DataFrame]] = [
         (DUPLICATE_PAIRS, pairs),
-        (GROUP_CHANGES, report_changes(changes, identity)),
+        (LOOK_ALIKE_IDS, report_look_alikes(look_alike_ids(_named_skus(found)), identity)),
         (REJECTED_IMAGES, report_rejects(found.catalog_rejects, found.photo_rejects, identity)),
         (PLACEHOLDER_IMAGES, report_placeholders(found.placeholders, identity)),
-        (LOOK_ALIKE_IDS, report_look_alikes(look_alike_ids(_named_skus(found)), identity)),
     ]
-    stored = {table.name: _store(context, found, frame, table) for table, frame in frames}
-    return {DUPLICATE_GROUPS.name: groups, **stored}
+
+    def store_groups() -> list[StoredTable]:
+        frame = report_groups(found.grouping.groups, identity)
+        groups = _store(context, found, frame, DUPLICATE_GROUPS)
+        changes = group_changes(read_table(context.spark, groups), memory.base_groups())
+        changed = _store(context, found, report_changes(changes, identity), GROUP_CHANGES)
+        return [groups, changed]
+
+    return [
+        store_groups,
+        *(
+            lambda table=table, frame=frame: [_store(context, found, frame, table)]
+            for table, frame in frames
+        ),
+    ]
 
 
 def _named_skus(found: Findings) -> DataFrame:
@@ -99,21 +168,25 @@ def _named_skus(found: Findings) -> DataFrame:
     return rows.unionByName(found.carried_rows.select("sku_id"))
 
 
-def store_state(context: RunContext, memory: Memory, found: Findings) -> dict[str, StoredTable]:
-    """Compute the state tables that are replaced every night, by name."""
+def _state_frames(context: RunContext, memory: Memory, found: Findings) -> dict[Table, DataFrame]:
     images = remember_images(
         found.rows, found.photos, found.carried_rows, memory.catalog_images(), context.run_date
     )
-    pairs = found.outcome.kept_pairs.dropDuplicates(["sha_a", "sha_b"])
-    frames = {CATALOG_IMAGES: images, SEARCHED_CONTENTS: found.searched, SCORED_PAIRS: pairs}
-    stored = {t: context.store(_spread(frame, found), t) for t, frame in frames.items()}
-    return {t.name: _never_empty(context, one) for t, one in stored.items()}
+    pairs = found.outcome.kept_pairs
+    if found.has_blocks:  # the same pair may have met in several
+        pairs = pairs.dropDuplicates(["sha_a", "sha_b"])
+    return {CATALOG_IMAGES: images, SCORED_PAIRS: pairs, SEARCHED_CONTENTS: found.searched}
 
 
-def store_new_embeddings(
+def _store_state(
+    context: RunContext, found: Findings, frame: DataFrame, table: Table
+) -> StoredTable:
+    return _never_empty(context, context.store(_spread(frame, found), table))
+
+
+def _store_new_embeddings(
     context: RunContext, found: Findings, store: EmbeddingStore
 ) -> StoredTable:
-    """Compute the embeddings that the store does not hold yet."""
     known = read_table(context.spark, store.stored(), ["content_sha256"])
     new = found.embedded.join(known, "content_sha256", "left_anti")
     return context.store(_spread(new, found), IMAGE_EMBEDDINGS)
@@ -124,17 +197,19 @@ def _spread(frame: DataFrame, found: Findings) -> DataFrame:
     return frame.repartition(max(1, -(-found.n_catalog_rows // _STATE_ROWS_PER_FILE)))
 
 
-def count_rows(found: Findings, reports: dict[str, StoredTable]) -> RowCounts:
-    """Where every catalog row ended, counted from what is about to be published."""
+def _count_origins(found: Findings) -> dict[str, int]:
     counted = count_rows_by_origin(found.usable, found.placeholders, found.embedded)
-    origins = {row["origin"]: row["count"] for row in counted.collect()}
+    return {row["origin"]: row["count"] for row in counted.collect()}
+
+
+def _row_counts(found: Findings, origins: dict[str, int], n_rejected: int) -> RowCounts:
     return RowCounts(
         catalog=found.n_catalog_rows,
         embedded=origins.get("embedded", 0),
         reused=origins.get("reused", 0),
         shared_content=origins.get("shared_content", 0),
         placeholder=origins.get("placeholder", 0),
-        rejected=reports[REJECTED_IMAGES.name].n_rows,
+        rejected=n_rejected,
     )
 
 

@@ -27,11 +27,8 @@ from dedup_job.nightly.memory import Memory
 from dedup_job.nightly.record import RunRecord
 from dedup_job.nightly.report_tables import (
     Findings,
-    count_rows,
-    store_new_embeddings,
-    store_reports,
+    stage_tables,
     store_rows,
-    store_state,
 )
 from dedup_job.nightly.results import RowCounts, RunResult
 from dedup_job.settings import Settings
@@ -66,16 +63,14 @@ def publish_run(
     """
     store = EmbeddingStore(context.warehouse, calibration.model_id)
     with context.stage("reports"):
-        reports = store_reports(context, calibration, memory, found)
-        embeddings = store_new_embeddings(context, found, store)
+        is_newest = not settings.config.shadow and not _is_backfill(context, memory)
+        staged = stage_tables(context, calibration, memory, found, store, with_state=is_newest)
         context.lease.check()
         # Before the audit: what a gate holds back need not be embedded again, whatever changes.
-        store.append(embeddings, context.run_id)
-        is_newest = not settings.config.shadow and not _is_backfill(context, memory)
-        state = store_state(context, memory, found) if is_newest else {}
-        rows = count_rows(found, reports)
-        rows.check()
-    result = _summarise(record, context, settings, found, rows, reports)
+        store.append(staged.embeddings, context.run_id)
+        staged.rows.check()
+    reports = staged.reports
+    result = _summarise(record, context, settings, found, staged.rows, reports)
     audit_run(record, context, settings, memory, found, result, calibration.model_id, reports)
     reach("after_audit")
 
@@ -86,7 +81,7 @@ def publish_run(
     reports[RUNS.name] = store_rows(context, [run_row], RUNS)
     reports[RUN_METRICS.name] = store_rows(context, metrics, RUN_METRICS)
     keep_runs = None if record.is_shadow else settings.config.keep_runs
-    _publish(record, context, reports, state, keep_runs)
+    _publish(record, context, reports, staged.state, keep_runs)
     return result
 
 

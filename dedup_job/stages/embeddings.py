@@ -6,6 +6,8 @@ from pyspark.sql import functions as F
 from dedup_job.tables import CONTENTS, IMAGE_EMBEDDINGS, PHOTO_ROWS, PLACEHOLDERS, USABLE_ROWS
 
 _PLACE = ["block", "content_sha256"]
+# About 200 bytes each in every JVM.
+_MOST_KEYS_SENT = 500_000
 
 
 def reject_photos(rows: DataFrame, photos: DataFrame) -> DataFrame:
@@ -37,15 +39,25 @@ def add_carried_rows(usable: DataFrame, carried: DataFrame | None) -> DataFrame:
 
 
 def new_embeddings(photos: DataFrame) -> DataFrame:
-    """One `IMAGE_EMBEDDINGS` row per content: copies that other tasks embedded are dropped."""
+    """One `IMAGE_EMBEDDINGS` row per content: copies that other tasks embedded are dropped.
+
+    Args:
+        photos: `content_sha256` and `embedding` of PHOTOS.
+    """
     embedded = photos.where("embedding IS NOT NULL")
     return embedded.dropDuplicates(["content_sha256"]).select(*IMAGE_EMBEDDINGS.column_names)
 
 
-def all_embeddings(embedded: DataFrame, stored: DataFrame) -> DataFrame:
-    """`IMAGE_EMBEDDINGS` of tonight and of the store, each content once."""
-    others = stored.join(embedded.select("content_sha256"), "content_sha256", "left_anti")
-    return embedded.unionByName(others)
+def all_embeddings(embedded: DataFrame, n_embedded: int, stored: DataFrame) -> DataFrame:
+    """`IMAGE_EMBEDDINGS` of tonight and of the store, each content once.
+
+    Args:
+        embedded: of tonight.
+        n_embedded: rows of it.
+        stored: of the store.
+    """
+    tonight = _sent_if_few(embedded.select("content_sha256"), n_embedded)
+    return embedded.unionByName(stored.join(tonight, "content_sha256", "left_anti"))
 
 
 def find_placeholders(usable: DataFrame, max_skus_per_photo: int) -> DataFrame:
@@ -84,10 +96,21 @@ def _by_kind(placeholders: DataFrame) -> tuple[DataFrame, DataFrame]:
     return shared, placeholders.where("near_sha256 IS NOT NULL").select(*_PLACE)
 
 
-def searchable_contents(photo_rows: DataFrame, embeddings: DataFrame) -> DataFrame:
-    """`CONTENTS`: each distinct content of a block with its embedding."""
-    distinct = photo_rows.select("block", "content_sha256").distinct()
+def searchable_contents(photo_rows: DataFrame, n_rows: int, embeddings: DataFrame) -> DataFrame:
+    """`CONTENTS`: each distinct content of a block with its embedding.
+
+    Args:
+        photo_rows: PHOTO_ROWS.
+        n_rows: of the catalog: there are not more of them.
+        embeddings: IMAGE_EMBEDDINGS of all.
+    """
+    distinct = _sent_if_few(photo_rows.select("block", "content_sha256").distinct(), n_rows)
     return distinct.join(embeddings, "content_sha256").select(*CONTENTS.column_names)
+
+
+def _sent_if_few(keys: DataFrame, n_keys: int) -> DataFrame:
+    """Keys that every executor gets, so that the embeddings they meet need not be shuffled."""
+    return F.broadcast(keys) if n_keys <= _MOST_KEYS_SENT else keys
 
 
 def count_rows_by_origin(

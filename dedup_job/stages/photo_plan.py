@@ -16,6 +16,8 @@ from pyspark.sql import functions as F
 from dedup_job.errors import RejectReason
 from dedup_job.tables import CATALOG_IMAGES, PHOTO_PLAN, PHOTO_REQUESTS, PHOTOS
 
+# Columns of PHOTOS but the embedding, which is most of its bytes.
+PHOTO_FACTS = [name for name in PHOTOS.column_names if name != "embedding"]
 KEEP_DAYS = 30  # rows that left the catalog are remembered this long
 _KNOWN = [
     "content_sha256",
@@ -98,13 +100,9 @@ def plan_photos(
 
 
 def remembered_photos(plan: DataFrame) -> DataFrame:
-    """`PHOTOS` of what needs no request."""
-    return (
-        plan.where("is_remembered")
-        .withColumn("embedding", F.lit(None).cast("array<float>"))
-        .withColumn("origin", F.lit("remembered"))
-        .select(*PHOTOS.column_names)
-    )
+    """`PHOTOS`, without `embedding`, of what needs no request."""
+    remembered = plan.where("is_remembered").withColumn("origin", F.lit("remembered"))
+    return remembered.select(*PHOTO_FACTS)
 
 
 def photo_requests(plan: DataFrame, n_tasks: int) -> DataFrame:
@@ -124,13 +122,13 @@ def remember_images(
 
     Args:
         rows: CATALOG_ROWS.
-        photos: PHOTOS; those that could not be read at all are tried again every night.
+        photos: PHOTOS, `PHOTO_FACTS` of it; those that could not be read at all are tried again every night.
         carried: CATALOG_IMAGES rows that count as tonight's, see `carried_rows`.
         before: CATALOG_IMAGES of the last run; its rows that left the catalog stay `KEEP_DAYS`.
         run_date: tonight's.
     """
     tonight = F.lit(run_date)
-    read = photos.where("content_sha256 IS NOT NULL").drop("embedding")
+    read = photos.where("content_sha256 IS NOT NULL")
     seen = rows.join(read, "fetch_key").withColumn("checked_on", F.coalesce("checked_on", tonight))
     current = [seen] if carried is None else [seen, carried]
     names = CATALOG_IMAGES.column_names
