@@ -1,3 +1,4 @@
+import gc
 import os
 
 import pyarrow as pa
@@ -58,3 +59,19 @@ def test_the_manifest_hash_is_the_files_hash(tmp_path):
     assert hashlib.sha256(data).hexdigest() == stored.files[0].sha256
     assert len(data) == stored.files[0].n_bytes
     assert isinstance(read_rows(stored), pa.Table)
+
+
+def test_workers_do_not_collect_what_they_imported(spark, tmp_path):
+    """Spark's workers collect in full after every task (docs/adr/0021)."""
+    stored = write_table(_pairs(spark, 4), SCORED_PAIRS, Folder(str(tmp_path)))
+    written = write_table(
+        read_table(spark, stored), SCORED_PAIRS, Folder(str(tmp_path)), transform=_frozen_as_rows
+    )
+    frozen = [row["cosine"] for row in read_rows(written).to_pylist()]
+    assert frozen and min(frozen) > 10_000  # objects
+
+
+def _frozen_as_rows(batches):
+    for _ in batches:
+        row = {"sha_a": ["a"], "sha_b": ["b"], "cosine": [float(gc.get_freeze_count())]}
+        yield pa.RecordBatch.from_pydict(row, schema=SCORED_PAIRS.arrow)
