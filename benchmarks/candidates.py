@@ -45,18 +45,18 @@ class Measured:
 
 
 def write_contents(planted: Planted, folder: Path) -> None:
-    """The vectors as the job's CONTENTS, in files of 100,000 rows."""
+    """The vectors as the job's CONTENTS, in files of 100,000 rows; `floats` is for MLlib."""
     folder.mkdir(parents=True)
     for start in range(0, len(planted.vectors), 100_000):
         rows = planted.vectors[start : start + 100_000]
-        flat = pa.array(rows.ravel())
         offsets = pa.array(np.arange(0, rows.size + 1, rows.shape[1], dtype=np.int32))
         shas = [f"{i:064x}" for i in range(start, start + len(rows))]
         table = pa.table(
             {
                 "block": [""] * len(rows),
                 "content_sha256": shas,
-                "embedding": pa.ListArray.from_arrays(offsets, flat),
+                "embedding": [row.tobytes() for row in rows],
+                "floats": pa.ListArray.from_arrays(offsets, pa.array(rows.ravel())),
             }
         )
         pq.write_table(table, folder / f"{start:09d}.parquet")
@@ -77,7 +77,7 @@ def search_by_lsh(spark, folder: Path, floor: float, out: Path) -> None:
     from pyspark.sql import functions as F
 
     rows = spark.read.parquet(str(folder)).select(
-        F.col("content_sha256").alias("id"), array_to_vector("embedding").alias("features")
+        F.col("content_sha256").alias("id"), array_to_vector("floats").alias("features")
     )
     distance = float(np.sqrt(2 * (1 - floor)))
     lsh = BucketedRandomProjectionLSH(

@@ -167,11 +167,10 @@ def store_contents(graph: Graph, folder: Path) -> StoredTable:
         n = stop - start
         vectors = rng.standard_normal((n, _DIM), np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        offsets = np.arange(0, n * _DIM + 1, _DIM, dtype=np.int32)
         return {
             "block": [""] * n,
             "content_sha256": _contents_of(_sku_ids(np.arange(start, stop))),
-            "embedding": pa.ListArray.from_arrays(offsets, vectors.ravel()),
+            "embedding": [vector.tobytes() for vector in vectors],
         }
 
     return _store(CONTENTS, columns, graph.n_nodes, folder)

@@ -24,7 +24,7 @@ from dedup_job.io.retention import bury_dead_runs
 from dedup_job.io.session import open_session
 from dedup_job.io.snapshot import inputs_digest, is_large, snapshot_catalog
 from dedup_job.io.storage import open_warehouse
-from dedup_job.io.tables import StoredTable, read_table, write_table
+from dedup_job.io.tables import StoredTable, read_table, read_vectors, write_table
 from dedup_job.kernels.calibration import read_calibration
 from dedup_job.kernels.model import load_embedder
 from dedup_job.kernels.ranking import OrderColumn, parse_canonical_order
@@ -275,16 +275,17 @@ def embed_photos(
         usable = context.materialise(rows, USABLE_ROWS)
         shared = find_placeholders(usable, config.match.max_skus_per_photo)
         store = EmbeddingStore(context.warehouse, model.manifest.model_id)
-        embedded = read_table(context.spark, seen.embedded)
-        stored = read_table(context.spark, store.stored())
+        tonight, stored = (
+            read_vectors(context.spark, table) for table in (seen.embedded, store.stored())
+        )
         return Photos(
             counts=seen.counts,
             photos=photos,
             usable=usable,
             rejects=reject_photos(catalog.rows, photos),
             placeholders=context.materialise(shared, PLACEHOLDERS),
-            embedded=embedded,
-            embeddings=all_embeddings(embedded, seen.counts.embedded, stored),
+            embedded=read_table(context.spark, seen.embedded),
+            embeddings=all_embeddings(tonight, seen.counts.embedded, stored),
         )
 
 

@@ -23,6 +23,7 @@ _ARROW: dict[str, pa.DataType] = {
     "array<float>": pa.list_(pa.float32()),
     "array<int>": pa.list_(pa.int32()),
     "array<string>": pa.list_(pa.string()),
+    "binary": pa.binary(),
 }
 
 
@@ -73,6 +74,8 @@ def _table(name: str, row: str, *columns: Column) -> Table:
 _RUN_ID = Column("run_id", "string", "the run that wrote this row")
 _SHA = Column("content_sha256", "string", "SHA-256 of the photo file, 64 hex digits")
 _EMBEDDING = Column("embedding", "array<float>", "unit L2 norm, `dim` of the model long")
+# Spark copies an array float by float on every way to Python and back, bytes at once.
+_VECTOR = Column("embedding", "binary", "the embedding's float32 values, little-endian")
 
 DUPLICATE_GROUPS = _table(
     "duplicate_groups",
@@ -312,6 +315,9 @@ SCORED_PAIRS = _table(
     Column("cosine", "float", "exact cosine similarity"),
 )
 
+# The same, as stages read it.
+EMBEDDED_CONTENTS = _table(IMAGE_EMBEDDINGS.name, IMAGE_EMBEDDINGS.row, _SHA, _VECTOR)
+
 STATE_TABLES = (IMAGE_EMBEDDINGS, CATALOG_IMAGES, SEARCHED_CONTENTS, SCORED_PAIRS)
 
 # Tables between stages: never published, but as firmly declared.
@@ -480,7 +486,7 @@ CONTENTS = _table(
     "a distinct photo content of a block, with its embedding: what is searched",
     Column("block", "string", "as in catalog_rows"),
     _SHA,
-    _EMBEDDING,
+    _VECTOR,
 )
 
 PHOTO_PAIRS = _table(
@@ -499,7 +505,7 @@ CELL_ROWS = _table(
     Column("cell", "int", "cell of the block, from 0"),
     Column("role", "int", "0 is found, 1 is found and looks, 2 looks"),
     _SHA,
-    _EMBEDDING,
+    _VECTOR,
 )
 
 CONTENT_PAIR_KEYS = _table(

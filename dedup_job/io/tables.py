@@ -9,7 +9,7 @@ import gc
 import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain
 from typing import BinaryIO
@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
 from dedup_job.io.storage import Folder
-from dedup_job.tables import Table
+from dedup_job.kernels.vectors import as_bytes
+from dedup_job.tables import EMBEDDED_CONTENTS, Table
 
 Batches = Iterable[pa.RecordBatch]
 Transform = Callable[[Iterator[pa.RecordBatch]], Batches]
@@ -161,6 +162,11 @@ def read_table(
     return spark.range(0, len(files), 1, len(files)).mapInArrow(task, chosen.ddl)
 
 
+def read_vectors(spark: SparkSession, stored: StoredTable) -> DataFrame:
+    """Read IMAGE_EMBEDDINGS as EMBEDDED_CONTENTS: embeddings as bytes."""
+    return read_table(spark, replace(stored, table=EMBEDDED_CONTENTS))
+
+
 def read_rows(stored: StoredTable) -> pa.Table:
     """Read a stored table into this process. For reports; a catalog's embeddings may not fit."""
     tables = [stored.table.arrow.empty_table()]
@@ -268,8 +274,12 @@ def _read_partition(
             with folder.open_read(files[index]) as stream:
                 parquet = pq.ParquetFile(stream)
                 for rows in parquet.iter_batches(_READ_BATCH_ROWS, columns=table.column_names):
-                    arrays = [rows.column(name) for name in table.column_names]
+                    arrays = [_as_declared(rows.column(field.name), field) for field in schema]
                     yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _as_declared(column: pa.Array, field: pa.Field) -> pa.Array:
+    return as_bytes(column) if pa.types.is_binary(field.type) else column
 
 
 class _HashingStream:

@@ -68,7 +68,12 @@ def nearest_cells(vectors: Vectors, cells: Vectors, n_nearest: int) -> Indices:
         int64 (n, min(n_nearest, k)).
     """
     scores = np.round(vectors.astype(np.float64) @ cells.T.astype(np.float64), _SCORE_DECIMALS)
-    return np.argsort(-scores, axis=1, kind="stable")[:, :n_nearest].astype(np.int64)
+    rows, n_nearest = np.arange(len(scores)), min(n_nearest, len(cells))
+    nearest = np.empty((len(scores), n_nearest), np.int64)
+    for place in range(n_nearest):  # a few passes; sorting thousands of cells took ten times as long
+        nearest[:, place] = scores.argmax(axis=1)  # the first of equals
+        scores[rows, nearest[:, place]] = -np.inf
+    return nearest
 
 
 def _k_means(vectors: Vectors, k: int, rng: np.random.Generator) -> Vectors:

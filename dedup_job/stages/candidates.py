@@ -18,12 +18,12 @@ from pyspark.sql import functions as F
 from dedup_job.config import CandidatesConfig
 from dedup_job.kernels.neighbours import CellSearch, Pairs, find_pairs
 from dedup_job.kernels.threshold import GRID_STEPS, Counts, ThresholdChoice
+from dedup_job.kernels.vectors import embedding_matrix
 from dedup_job.stages.carrying import carried_pairs, kept_floor, unchanged_contents
 from dedup_job.stages.cells import (
     CellPlan,
     Role,
     cut_into_cells,
-    embedding_matrix,
     plan_cells,
     plan_visits,
 )

@@ -27,6 +27,7 @@ from pyspark.sql import functions as F
 from dedup_job.config import CandidatesConfig
 from dedup_job.kernels.neighbours import Indices, Vectors
 from dedup_job.kernels.quantiser import nearest_cells, sample_size, train_cells
+from dedup_job.kernels.vectors import as_bytes, embedding_matrix
 from dedup_job.stages.carrying import mark_looking
 from dedup_job.tables import CELL_ROWS
 
@@ -151,21 +152,10 @@ def assign_cells(
                 pa.array(cells, pa.int32()),
                 pa.array(roles, pa.int32()),
                 taken.column("content_sha256"),
-                taken.column("embedding"),
+                as_bytes(taken.column("embedding")),
             ],
             names=CELL_ROWS.column_names,
         )
-
-
-def embedding_matrix(column: pa.Array | pa.ChunkedArray) -> Vectors:
-    """A list<float> column as float32 (n, d), contiguous; lists of unequal length are an error."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-    dim = len(values) // max(len(column), 1)
-    if not pc.all(pc.equal(pc.list_value_length(column), dim), min_count=0).as_py():
-        raise ValueError("embeddings of different lengths in one table")
-    return np.ascontiguousarray(values.reshape(len(column), dim))
 
 
 def hash_order(seed: int) -> list[object]:

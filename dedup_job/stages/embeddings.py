@@ -49,7 +49,7 @@ def new_embeddings(photos: DataFrame) -> DataFrame:
 
 
 def all_embeddings(embedded: DataFrame, n_embedded: int, stored: DataFrame) -> DataFrame:
-    """`IMAGE_EMBEDDINGS` of tonight and of the store, each content once.
+    """`EMBEDDED_CONTENTS` of tonight and of the store, each content once.
 
     Args:
         embedded: of tonight.
@@ -102,7 +102,7 @@ def searchable_contents(photo_rows: DataFrame, n_rows: int, embeddings: DataFram
     Args:
         photo_rows: PHOTO_ROWS.
         n_rows: of the catalog: there are not more of them.
-        embeddings: IMAGE_EMBEDDINGS of all.
+        embeddings: EMBEDDED_CONTENTS of all.
     """
     distinct = _sent_if_few(photo_rows.select("block", "content_sha256").distinct(), n_rows)
     return distinct.join(embeddings, "content_sha256").select(*CONTENTS.column_names)

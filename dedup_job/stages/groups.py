@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from dedup_job.kernels.neighbours import Indices, Vectors, pair_cosines
 from dedup_job.kernels.ranking import Candidate, OrderColumn, rank_survivors
 from dedup_job.kernels.similarity import group_cosines
+from dedup_job.kernels.vectors import embedding_matrix
 from dedup_job.stages.group_labels import GroupRules
 from dedup_job.stages.inheritance import name_groups
 from dedup_job.tables import GROUP_ROWS, GROUPED_PAIRS, NAMED_MEMBERS
@@ -181,8 +182,7 @@ def _cosines(
     canonical: Indices,
 ) -> tuple[Vectors, Vectors]:
     """Of each member, the cosine to its survivor; of each group, the lowest of its pairs."""
-    flat = photos["embedding"].combine_chunks().flatten().to_numpy()
-    vectors = flat.reshape(len(photos), -1)
+    vectors = embedding_matrix(photos["embedding"])
     content = photos["content_sha256"].combine_chunks().dictionary_encode().indices.to_numpy()
     to_canonical = np.ones(len(first_photo), np.float32)
     photo_of_group = first_photo[first_member]

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from dedup_job.kernels.dense import find_leaders
 from dedup_job.kernels.neighbours import Vectors
-from dedup_job.stages.cells import embedding_matrix
+from dedup_job.kernels.vectors import embedding_matrix
 from dedup_job.tables import CONTENTS, NEAR_LEADERS, PLACEHOLDERS
 
 # Re-encodings of the graphics that shops show instead of a photo lie within .997 of each other

@@ -12,7 +12,8 @@ from pyspark.sql import functions as F
 
 from dedup_job.config import CandidatesConfig
 from dedup_job.kernels.neighbours import Vectors, at_least, pair_cosines
-from dedup_job.stages.cells import embedding_matrix, hash_order
+from dedup_job.kernels.vectors import embedding_matrix
+from dedup_job.stages.cells import hash_order
 from dedup_job.tables import CONTENT_PAIR_KEYS
 
 _SLACK = 1e-5  # as in kernels.neighbours

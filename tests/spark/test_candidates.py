@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 from dedup_job.config import CandidatesConfig
 from dedup_job.kernels.neighbours import exact_pairs
 from dedup_job.kernels.threshold import ThresholdChoice, cosine_histogram
+from dedup_job.kernels.vectors import embedding_matrix
 from dedup_job.stages.candidates import (
     SearchEffort,
     count_cosines,
@@ -46,7 +47,7 @@ def table() -> pa.Table:
     columns = {
         "block": np.repeat(list(BLOCKS), list(BLOCKS.values())),
         "content_sha256": [hashlib.sha256(str(row).encode()).hexdigest() for row in range(n)],
-        "embedding": list(rows.astype(np.float32)),
+        "embedding": [row.tobytes() for row in rows.astype(np.float32)],
     }
     return pa.Table.from_pydict(columns, schema=CONTENTS.arrow)
 
@@ -62,7 +63,7 @@ def truth(table) -> set:
     for block in BLOCKS:
         rows = table.filter(pc.equal(table["block"], block)).sort_by("content_sha256")
         shas = rows["content_sha256"].to_pylist()
-        pairs = exact_pairs(np.array(rows["embedding"].to_pylist(), dtype=np.float32), FLOOR)
+        pairs = exact_pairs(embedding_matrix(rows["embedding"]), FLOOR)
         found |= {
             (block, shas[i], shas[j], float(cosine))
             for i, j, cosine in zip(pairs.i, pairs.j, pairs.cosine, strict=True)

@@ -67,7 +67,8 @@ class Catalog:
         self.rows, self.vectors = rows, vectors
         used = sorted({(row["block"], row["content_sha256"]) for row in rows})
         self.contents = [
-            {"block": b, "content_sha256": s, "embedding": vectors[s].tolist()} for b, s in used
+            {"block": b, "content_sha256": s, "embedding": np.float32(vectors[s]).tobytes()}
+            for b, s in used
         ]
         self.pairs = [
             {"block": b, "sha_a": s, "sha_b": t, "cosine": self.cosine(s, t)}

@@ -39,7 +39,7 @@ def frame_of(spark, catalog, dim: int = DIM):
     columns = {
         "block": [block for block, _ in catalog],
         "content_sha256": [sha_of(number) for _, number in catalog],
-        "embedding": [vector_of(number, dim) for _, number in catalog],
+        "embedding": [np.float32(vector_of(number, dim)).tobytes() for _, number in catalog],
     }
     return spark.createDataFrame(pa.Table.from_pydict(columns, schema=CONTENTS.arrow)).cache()
 

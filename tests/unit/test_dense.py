@@ -45,10 +45,8 @@ def test_no_two_leaders_are_neighbours_and_every_dense_row_has_one():
 
 def _contents(vectors, block=""):
     shas = [f"{i:064x}" for i in range(len(vectors))]
-    flat = pa.ListArray.from_arrays(
-        np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1], vectors.ravel()
-    )
-    return pa.table([[block] * len(vectors), shas, flat], schema=CONTENTS.arrow)
+    rows = [vector.tobytes() for vector in vectors]
+    return pa.table([[block] * len(vectors), shas, rows], schema=CONTENTS.arrow)
 
 
 def test_blocks_are_looked_at_apart():
