@@ -28,6 +28,7 @@ _LOCAL_DEFAULTS = {
     "spark.ui.enabled": "false",
     # Over TCP every Python task waits some 40 ms for a delayed acknowledgement.
     "spark.python.unix.domain.socket.enabled": "true",
+    "spark.python.daemon.module": "dedup_job.io.python_daemon",
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
     "spark.driver.host": "127.0.0.1",

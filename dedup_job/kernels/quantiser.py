@@ -70,7 +70,9 @@ def nearest_cells(vectors: Vectors, cells: Vectors, n_nearest: int) -> Indices:
     scores = np.round(vectors.astype(np.float64) @ cells.T.astype(np.float64), _SCORE_DECIMALS)
     rows, n_nearest = np.arange(len(scores)), min(n_nearest, len(cells))
     nearest = np.empty((len(scores), n_nearest), np.int64)
-    for place in range(n_nearest):  # a few passes; sorting thousands of cells took ten times as long
+    for place in range(
+        n_nearest
+    ):  # a few passes; sorting thousands of cells took ten times as long
         nearest[:, place] = scores.argmax(axis=1)  # the first of equals
         scores[rows, nearest[:, place]] = -np.inf
     return nearest
