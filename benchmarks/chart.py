@@ -30,7 +30,7 @@ def draw(rows: list[dict], out: Path) -> None:
     linear = [first["seconds"] * n / first["n_vectors"] for n in sizes]
     axes.loglog(sizes, linear, ":", color="grey", label="linear")
     axes.set(xlabel="vectors", ylabel="seconds on 2 cores", title="Candidate search")
-    axes.margins(x=0.25)
+    axes.margins(x=0.4)
     axes.legend()
     figure.savefig(out, dpi=110)
 
