@@ -112,7 +112,7 @@ class Catalog:
 class Photos:
     """What the photo stage leaves behind; every frame reads what is stored, none fetches again.
 
-    `embedded` is IMAGE_EMBEDDINGS of this run alone, `embeddings` those of all contents.
+    `embedded` is IMAGE_EMBEDDINGS of this run alone, `embeddings` EMBEDDED_CONTENTS of all.
     """
 
     counts: PhotoCounts
@@ -120,7 +120,7 @@ class Photos:
     usable: DataFrame
     rejects: DataFrame
     placeholders: DataFrame
-    embedded: DataFrame
+    embedded: StoredTable
     embeddings: DataFrame
 
 
@@ -284,8 +284,8 @@ def embed_photos(
             usable=usable,
             rejects=reject_photos(catalog.rows, photos),
             placeholders=context.materialise(shared, PLACEHOLDERS),
-            embedded=read_table(context.spark, seen.embedded),
-            embeddings=all_embeddings(tonight, seen.counts.embedded, stored),
+            embedded=seen.embedded,
+            embeddings=all_embeddings(tonight, seen.embedded.n_rows, stored),
         )
 
 

@@ -315,9 +315,6 @@ SCORED_PAIRS = _table(
     Column("cosine", "float", "exact cosine similarity"),
 )
 
-# The same, as stages read it.
-EMBEDDED_CONTENTS = _table(IMAGE_EMBEDDINGS.name, IMAGE_EMBEDDINGS.row, _SHA, _VECTOR)
-
 STATE_TABLES = (IMAGE_EMBEDDINGS, CATALOG_IMAGES, SEARCHED_CONTENTS, SCORED_PAIRS)
 
 # Tables between stages: never published, but as firmly declared.
@@ -480,6 +477,9 @@ PHOTO_ROWS = _table(
     _SHA,
     Column("n_pixels", "bigint", "width times height: the resolution that ranks survivors"),
 )
+
+# IMAGE_EMBEDDINGS as stages read it, see `io.tables.read_vectors`.
+EMBEDDED_CONTENTS = _table(IMAGE_EMBEDDINGS.name, IMAGE_EMBEDDINGS.row, _SHA, _VECTOR)
 
 CONTENTS = _table(
     "contents",

@@ -87,17 +87,16 @@ def read_photos(
         rows: CATALOG_ROWS.
         base: what relative image URIs are relative to; a local one may be read.
         remembered: CATALOG_IMAGES of the last run, or None.
-
     """
     store = EmbeddingStore(context.warehouse, model.manifest.model_id)
-    embedded = read_table(context.spark, store.stored(), ["content_sha256"])
+    known = read_table(context.spark, store.stored(), ["content_sha256"])
     trust = Trust(context.run_date, config.fetch.revalidate_days)
-    plan = context.materialise(plan_photos(rows, remembered, embedded, trust), PHOTO_PLAN)
+    plan = context.materialise(plan_photos(rows, remembered, known, trust), PHOTO_PLAN)
     n_requests = plan.where("NOT is_remembered").count()
     chunks: list[StoredTable] = []
     if n_requests:
         worker = photo_worker(context.spark, config, model, plan, base)
-        worker = _with_known_contents(context, config, worker, embedded, remembered)
+        worker = _with_known_contents(context, config, worker, known, remembered)
         chunks = list(_fetch_in_chunks(context, config, plan, n_requests, worker))
     facts = [read_table(context.spark, chunk, PHOTO_FACTS) for chunk in chunks]
     photos = reduce(DataFrame.unionByName, facts, remembered_photos(plan))

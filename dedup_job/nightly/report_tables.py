@@ -1,6 +1,6 @@
 """The tables of a run, computed into staging: reports for people, state for the next night."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -69,7 +69,7 @@ class Findings:
     catalog_rejects: DataFrame
     photo_rejects: DataFrame
     placeholders: DataFrame
-    embedded: DataFrame
+    embedded: StoredTable
     searched: DataFrame
     grouping: Grouping
 
@@ -105,59 +105,60 @@ def stage_tables(
     A few tables at a time: each ends in one task that sorts and writes, and would leave the other
     cores idle meanwhile. What takes longest comes first.
     """
+    identity = RunIdentity(context.run_id, calibration.model_id)
+    state_frames = _state_frames(context, memory, found) if with_state else {}
+    report_frames = _report_frames(calibration, memory, found, identity)
     with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
         state = [
             pool.submit(_store_state, context, found, frame, table)
-            for table, frame in (
-                _state_frames(context, memory, found) if with_state else {}
-            ).items()
+            for table, frame in state_frames.items()
         ]
-        origins = pool.submit(_count_origins, found)
-        reports = [
-            pool.submit(store_reports)
-            for store_reports in _report_tasks(context, calibration, memory, found)
+        origins = pool.submit(_count_origins, context, found)
+        groups = pool.submit(_store_groups, context, memory, found, identity)
+        others = [
+            pool.submit(_store, context, found, frame, table)
+            for table, frame in report_frames.items()
         ]
         embeddings = pool.submit(_store_new_embeddings, context, found, store)
         try:
-            by_name = {t.table.name: t for future in reports for t in future.result()}
+            reports = _by_name([*groups.result(), *(other.result() for other in others)])
             return Staged(
-                reports=by_name,
-                state={t.table.name: t for t in (future.result() for future in state)},
+                reports=reports,
+                state=_by_name(one.result() for one in state),
                 embeddings=embeddings.result(),
-                rows=_row_counts(found, origins.result(), by_name[REJECTED_IMAGES.name].n_rows),
+                rows=_row_counts(found, origins.result(), reports[REJECTED_IMAGES.name].n_rows),
             )
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _report_tasks(
-    context: RunContext, calibration: Calibration, memory: Memory, found: Findings
-) -> list[Callable[[], list[StoredTable]]]:
-    """Each stores one report table, or two where one is made of the other."""
-    identity = RunIdentity(context.run_id, calibration.model_id)
-    pairs = report_pairs(found.grouping.pairs, calibration, identity, memory.base_pairs())
-    frames: list[tuple[Table, DataFrame]] = [
-        (DUPLICATE_PAIRS, pairs),
-        (LOOK_ALIKE_IDS, report_look_alikes(look_alike_ids(_named_skus(found)), identity)),
-        (REJECTED_IMAGES, report_rejects(found.catalog_rejects, found.photo_rejects, identity)),
-        (PLACEHOLDER_IMAGES, report_placeholders(found.placeholders, identity)),
-    ]
+def _by_name(tables: Iterable[StoredTable]) -> dict[str, StoredTable]:
+    return {stored.table.name: stored for stored in tables}
 
-    def store_groups() -> list[StoredTable]:
-        frame = report_groups(found.grouping.groups, identity)
-        groups = _store(context, found, frame, DUPLICATE_GROUPS)
-        changes = group_changes(read_table(context.spark, groups), memory.base_groups())
-        changed = _store(context, found, report_changes(changes, identity), GROUP_CHANGES)
-        return [groups, changed]
 
-    return [
-        store_groups,
-        *(
-            lambda table=table, frame=frame: [_store(context, found, frame, table)]
-            for table, frame in frames
+def _report_frames(
+    calibration: Calibration, memory: Memory, found: Findings, identity: RunIdentity
+) -> dict[Table, DataFrame]:
+    """Report tables that need no other one; what takes longest comes first."""
+    return {
+        DUPLICATE_PAIRS: report_pairs(
+            found.grouping.pairs, calibration, identity, memory.base_pairs()
         ),
-    ]
+        LOOK_ALIKE_IDS: report_look_alikes(look_alike_ids(_named_skus(found)), identity),
+        REJECTED_IMAGES: report_rejects(found.catalog_rejects, found.photo_rejects, identity),
+        PLACEHOLDER_IMAGES: report_placeholders(found.placeholders, identity),
+    }
+
+
+def _store_groups(
+    context: RunContext, memory: Memory, found: Findings, identity: RunIdentity
+) -> list[StoredTable]:
+    """Groups, and the changes that follow from them."""
+    frame = report_groups(found.grouping.groups, identity)
+    groups = _store(context, found, frame, DUPLICATE_GROUPS)
+    changes = group_changes(read_table(context.spark, groups), memory.base_groups())
+    return [groups, _store(context, found, report_changes(changes, identity), GROUP_CHANGES)]
 
 
 def _named_skus(found: Findings) -> DataFrame:
@@ -188,7 +189,8 @@ def _store_new_embeddings(
     context: RunContext, found: Findings, store: EmbeddingStore
 ) -> StoredTable:
     known = read_table(context.spark, store.stored(), ["content_sha256"])
-    new = found.embedded.join(known, "content_sha256", "left_anti")
+    embedded = read_table(context.spark, found.embedded)
+    new = embedded.join(known, "content_sha256", "left_anti")
     return context.store(_spread(new, found), IMAGE_EMBEDDINGS)
 
 
@@ -197,8 +199,9 @@ def _spread(frame: DataFrame, found: Findings) -> DataFrame:
     return frame.repartition(max(1, -(-found.n_catalog_rows // _STATE_ROWS_PER_FILE)))
 
 
-def _count_origins(found: Findings) -> dict[str, int]:
-    counted = count_rows_by_origin(found.usable, found.placeholders, found.embedded)
+def _count_origins(context: RunContext, found: Findings) -> dict[str, int]:
+    embedded = read_table(context.spark, found.embedded, ["content_sha256"])
+    counted = count_rows_by_origin(found.usable, found.placeholders, embedded)
     return {row["origin"]: row["count"] for row in counted.collect()}
 
 

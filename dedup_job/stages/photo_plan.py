@@ -122,7 +122,8 @@ def remember_images(
 
     Args:
         rows: CATALOG_ROWS.
-        photos: PHOTOS, `PHOTO_FACTS` of it; those that could not be read at all are tried again every night.
+        photos: `PHOTO_FACTS` of PHOTOS; those that could not be read at all are tried again every
+            night.
         carried: CATALOG_IMAGES rows that count as tonight's, see `carried_rows`.
         before: CATALOG_IMAGES of the last run; its rows that left the catalog stay `KEEP_DAYS`.
         run_date: tonight's.
