@@ -4,8 +4,8 @@
 
 Draws product pairs as a catalog has them: mostly pairs and triples, chains that the chaining rule
 cuts, families of up to ten, and a few components of a hundred. SKU ids are in no order. Steps are
-those of the job: groups by the default chaining rule; their ids (an earlier night knew nine SKUs in
-ten), survivors and cosines, which reads a vector for each SKU; and the place of every pair.
+those of the job: groups by the default chaining rule and their ids (an earlier night knew nine SKUs in
+ten); survivors and cosines, which reads a vector for each SKU; and the place of every pair.
 """
 
 import argparse
@@ -24,12 +24,12 @@ import pyarrow.compute as pc
 
 from benchmarks.watch import MemoryWatch
 from dedup_job.io.storage import Folder
-from dedup_job.io.tables import StoredTable, read_table, write_batches, write_table
+from dedup_job.io.tables import StoredTable, read_beside, read_table, write_batches, write_table
+from dedup_job.kernels.grouping import connected_components
 from dedup_job.tables import (
     CONTENTS,
     GROUP_ROWS,
     GROUPED_PAIRS,
-    NAMED_MEMBERS,
     PHOTO_ROWS,
     PRODUCT_PAIRS,
     PRODUCTS,
@@ -177,17 +177,19 @@ def store_contents(graph: Graph, folder: Path) -> StoredTable:
 
 
 def store_previous(graph: Graph, folder: Path) -> StoredTable:
-    """An earlier night's groups: pairs of SKUs, of which nine in ten are still there."""
+    """An earlier night's groups: tonight's components, each SKU there nine times in ten."""
     when = date(2026, 1, 1)
+    component = connected_components(graph.n_nodes, graph.a, graph.b)
+    known = np.flatnonzero(np.random.default_rng(2).random(graph.n_nodes) < 0.9)
 
     def columns(start: int, stop: int) -> dict:
-        n, numbers = stop - start, np.arange(start, stop)
-        skus, firsts = _sku_ids(numbers), _sku_ids(numbers - numbers % 2)
+        n, numbers = stop - start, known[start:stop]
+        skus, firsts = _sku_ids(numbers), _sku_ids(component[numbers])
         return {
             "group_id": pc.binary_join_element_wise("g20260101-", firsts, ""),
             "sku_id": skus,
             "canonical_sku_id": firsts,
-            "is_canonical": numbers % 2 == 0,
+            "is_canonical": numbers == component[numbers],
             "group_size": np.full(n, 2, np.int32),
             "cosine_to_canonical": np.ones(n, np.float32),
             "min_pair_cosine": np.ones(n, np.float32),
@@ -197,7 +199,7 @@ def store_previous(graph: Graph, folder: Path) -> StoredTable:
             "variant_group": pa.nulls(n, pa.string()),
         }
 
-    return _store(GROUP_ROWS, columns, graph.n_nodes * 9 // 10, folder)
+    return _store(GROUP_ROWS, columns, len(known), folder)
 
 
 def store_all(graph: Graph, work: Path) -> dict[str, StoredTable]:
@@ -216,7 +218,7 @@ def measure(spark, stored: dict[str, StoredTable], work: Path) -> dict[str, floa
     """Seconds of each step, each stored before the next begins."""
     from dedup_job.nightly.labelling import label_products
     from dedup_job.stages.group_labels import GroupRules
-    from dedup_job.stages.groups import group_products, name_members
+    from dedup_job.stages.groups import group_products
 
     rules = GroupRules("average", (), THRESHOLD, date(2026, 1, 2))
     frames = {name: read_table(spark, table) for name, table in stored.items()}
@@ -229,21 +231,21 @@ def measure(spark, stored: dict[str, StoredTable], work: Path) -> dict[str, floa
         print(f"{name:10s} {seconds[name]:7.1f} s", flush=True)
         return result
 
-    labels = timed(
+    members, places = timed(
         "labels",
         lambda: label_products(
-            spark, stored["pairs"], stored["products"], rules, Folder(str(work / "labels"))
+            spark,
+            stored["pairs"],
+            stored["products"],
+            stored["previous"],
+            rules,
+            Folder(str(work / "labels")),
         ),
     )
-    named = name_members(
-        read_table(spark, labels), labels.n_rows, frames["previous"], rules.run_date
-    )
-    stored_names = timed(
-        "ids", lambda: write_table(named, NAMED_MEMBERS, Folder(str(work / "named")))
-    )
     grouping = group_products(
-        frames["pairs"],
-        read_table(spark, stored_names),
+        read_beside(spark, stored["pairs"], places),
+        read_table(spark, members),
+        members.n_rows,
         frames["products"],
         frames["photo_rows"],
         frames["contents"],

@@ -24,7 +24,7 @@ from dedup_job.io.retention import bury_dead_runs
 from dedup_job.io.session import open_session
 from dedup_job.io.snapshot import inputs_digest, is_large, snapshot_catalog
 from dedup_job.io.storage import open_warehouse
-from dedup_job.io.tables import StoredTable, read_table, read_vectors, write_table
+from dedup_job.io.tables import StoredTable, read_beside, read_table, read_vectors, write_table
 from dedup_job.kernels.calibration import read_calibration
 from dedup_job.kernels.model import load_embedder
 from dedup_job.kernels.ranking import OrderColumn, parse_canonical_order
@@ -65,7 +65,7 @@ from dedup_job.stages.embeddings import (
     without_placeholders,
 )
 from dedup_job.stages.group_labels import GroupRules
-from dedup_job.stages.groups import Grouping, group_products, name_members
+from dedup_job.stages.groups import Grouping, group_products
 from dedup_job.stages.near_placeholders import (
     choose_leaders,
     find_near_placeholders,
@@ -79,9 +79,9 @@ from dedup_job.stages.products import represent_products
 from dedup_job.tables import (
     CATALOG_IMAGES,
     CONTENTS,
-    GROUP_LABELS,
     NAMED_MEMBERS,
     NEAR_LEADERS,
+    PAIR_PLACES,
     PLACEHOLDERS,
     PRODUCT_PAIRS,
     PRODUCTS,
@@ -420,15 +420,14 @@ def group(
             context.run_date,
             n_conflict_columns=len(config.catalog.conflict),
         )
-        labels = context.step(
-            GROUP_LABELS, partial(label_products, context.spark, pairs, products, rules)
+        label = partial(
+            label_products, context.spark, pairs, products, memory.stored_base_groups(), rules
         )
-        named = name_members(
-            read_table(context.spark, labels), labels.n_rows, memory.base_groups(), context.run_date
-        )
+        members, places = context.steps((NAMED_MEMBERS, PAIR_PLACES), label)
         return group_products(
-            read_table(context.spark, pairs),
-            context.materialise(named, NAMED_MEMBERS),
+            read_beside(context.spark, pairs, places),
+            read_table(context.spark, members),
+            members.n_rows,
             product_rows,
             photo_rows,
             contents,

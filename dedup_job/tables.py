@@ -567,23 +567,21 @@ REFINED_NODES = _table(
     Column("first_node", "bigint", "the smallest node of its group"),
 )
 
-GROUP_LABELS = _table(
-    "group_labels",
-    "products that are in a group",
-    Column("sku_id", "string", "as in products"),
-    Column("first_sku_id", "string", "the smallest SKU of its group"),
-    Column("is_exact", "boolean", "has an exact copy in its group"),
-)
-
 NAMED_MEMBERS = _table(
     "named_members",
     "products that are in a group, with the name of the group",
     Column("sku_id", "string", "as in products"),
     Column("group_id", "string", "as in duplicate_groups"),
-    Column("is_exact", "boolean", "as in group_labels"),
+    Column("is_exact", "boolean", "has an exact copy in its group"),
     Column("group_first_seen", "date", "as in duplicate_groups"),
     Column("member_since", "date", "as in duplicate_groups"),
-    Column("bucket", "int", "groups that are described together; a group is in one"),
+)
+
+PAIR_PLACES = _table(
+    "pair_places",
+    "where a pair of product_pairs ended: file by file and row by row as they are stored",
+    Column("group_id", "string", "the group both are in; null when parted", nullable=True),
+    Column("parted_by", "string", "null, chaining or conflict", nullable=True),
 )
 
 GROUPED_PAIRS = _table(
@@ -592,8 +590,7 @@ GROUPED_PAIRS = _table(
     *PRODUCT_PAIRS.columns[:8],
     Column("score", "float", "what the threshold acts on: the cosine"),
     Column("match_type", "string", "exact or near"),
-    Column("group_id", "string", "the group both are in; null when parted", nullable=True),
-    Column("parted_by", "string", "null, chaining or conflict", nullable=True),
+    *PAIR_PLACES.columns,
 )
 
 GROUP_ROWS = _table(

@@ -162,6 +162,25 @@ def read_table(
     return spark.range(0, len(files), 1, len(files)).mapInArrow(task, chosen.ddl)
 
 
+def read_beside(spark: SparkSession, stored: StoredTable, places: StoredTable) -> DataFrame:
+    """Read a stored table and its columns that another one holds, row beside row.
+
+    Args:
+        spark: the session.
+        stored: one Spark partition per file.
+        places: has a file for each of `stored`, in the same order, of as many rows; few bytes a row,
+            for one such file is held at once.
+    """
+    table = Table(
+        stored.table.name, stored.table.row, (*stored.table.columns, *places.table.columns)
+    )
+    if not stored.files:
+        return spark.createDataFrame([], table.ddl)
+    task = partial(_read_both, stored=stored, places=places)
+    numbers = spark.range(0, len(stored.files), 1, len(stored.files))
+    return numbers.mapInArrow(task, table.ddl)
+
+
 def read_vectors(spark: SparkSession, stored: StoredTable) -> DataFrame:
     """Read IMAGE_EMBEDDINGS as EMBEDDED_CONTENTS: embeddings as bytes."""
     return read_table(spark, replace(stored, table=EMBEDDED_CONTENTS))
@@ -268,14 +287,36 @@ def _read_partition(
     batches: Iterator[pa.RecordBatch], folder: Folder, files: list[str], table: Table
 ) -> Iterator[pa.RecordBatch]:
     _spare_imports()
+    for index in _numbers(batches):
+        yield from _read_file(folder, files[index], table)
+
+
+def _read_both(
+    batches: Iterator[pa.RecordBatch], stored: StoredTable, places: StoredTable
+) -> Iterator[pa.RecordBatch]:
+    _spare_imports()
+    schema = pa.schema([*stored.table.arrow, *places.table.arrow])
+    for index in _numbers(batches):
+        beside = read_rows(replace(places, files=places.files[index : index + 1])).combine_chunks()
+        start = 0
+        for rows in _read_file(stored.folder, stored.files[index].name, stored.table):
+            columns = (column.slice(start, rows.num_rows) for column in beside.columns)
+            arrays = [*rows.columns, *(column.chunk(0) for column in columns)]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+            start += rows.num_rows
+
+
+def _numbers(batches: Iterator[pa.RecordBatch]) -> Iterator[int]:
+    return (number for batch in batches for number in batch.column(0).to_pylist())
+
+
+def _read_file(folder: Folder, name: str, table: Table) -> Iterator[pa.RecordBatch]:
     schema = table.arrow
-    for batch in batches:
-        for index in batch.column(0).to_pylist():
-            with folder.open_read(files[index]) as stream:
-                parquet = pq.ParquetFile(stream)
-                for rows in parquet.iter_batches(_READ_BATCH_ROWS, columns=table.column_names):
-                    arrays = [_as_declared(rows.column(field.name), field) for field in schema]
-                    yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+    with folder.open_read(name) as stream:
+        parquet = pq.ParquetFile(stream)
+        for rows in parquet.iter_batches(_READ_BATCH_ROWS, columns=table.column_names):
+            arrays = [_as_declared(rows.column(field.name), field) for field in schema]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _as_declared(column: pa.Array, field: pa.Field) -> pa.Array:

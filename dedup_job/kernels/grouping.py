@@ -226,19 +226,19 @@ def _canonical(
 ) -> tuple[Array, Array, Array]:
     """(smaller, larger, score) of each edge, sorted by (smaller, larger), checked."""
     score = np.asarray(edges.score, np.float64)
-    ends = np.c_[edges.left, edges.right].astype(np.int64).reshape(-1, 2)
-    a, b = ends.min(axis=1), ends.max(axis=1)
+    left, right = (np.asarray(end, np.int64) for end in (edges.left, edges.right))
+    a, b = np.minimum(left, right), np.maximum(left, right)
     if not floor < threshold:
         raise ValueError(f"floor must be below threshold; got {floor} and {threshold}")
     if len(a) and (a.min() < 0 or b.max() >= n_nodes or (a == b).any()):
         raise ValueError(f"an edge must join two different nodes of 0 to {n_nodes - 1}")
     if not (score >= threshold).all():
         raise ValueError(f"an edge must score at least the threshold {threshold}")
-    order = np.lexsort((b, a))
-    a, b, score = a[order], b[order], score[order]
-    if ((a[1:] == a[:-1]) & (b[1:] == b[:-1])).any():
+    key = a * n_nodes + b  # one sort of numbers takes a third of the time of two
+    order = np.argsort(key)
+    if (np.diff(key[order]) == 0).any():
         raise ValueError("each pair of nodes may have one edge only")
-    return a, b, score
+    return a[order], b[order], score[order]
 
 
 def _sorted_pairs(pairs: Array) -> Array:

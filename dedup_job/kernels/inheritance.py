@@ -5,44 +5,52 @@ overlaps by one strict order and taking each whose two sides are still free give
 matching: no old and new group both have a weaker partner than each other (docs/adr/0011).
 """
 
-from collections.abc import Iterable
-from datetime import date
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 
-class Overlap(NamedTuple):
-    """An old and a new group that share members; each such pair of groups occurs once.
+@dataclass(frozen=True)
+class Overlaps:
+    """Pairs of an old and a new group that share members; each such pair occurs once.
 
     Attributes:
-        old_id: id of the old group.
-        old_first_seen: date on which the old group was born.
-        new_key: the smallest member of the new group.
-        n_shared: members that are in both, at least 1.
+        old: int (n,), numbers of old groups from 0, in the order of their ids.
+        first_seen: int (n,), the day on which the old group was born.
+        new: int (n,), numbers of new groups from 0, in the order of their smallest members.
+        n_shared: int (n,), members that are in both, at least 1.
     """
 
-    old_id: str
-    old_first_seen: date
-    new_key: str
-    n_shared: int
+    old: Array
+    first_seen: Array
+    new: Array
+    n_shared: Array
 
 
-def find_heirs(overlaps: Iterable[Overlap]) -> dict[str, str]:
+def find_heirs(overlaps: Overlaps) -> Array:
     """Match old and new groups one to one.
 
-    The larger overlap goes first; then the older group, the smaller id, the smaller `new_key`
-    (strings by code point, as Spark compares them). The order of `overlaps` does not matter.
+    The larger overlap goes first; then the older group, the smaller old number, the smaller new one.
+    The order of `overlaps` does not matter.
 
     Returns:
-        `new_key` to `old_id` of every new group that inherits an id.
+        The rows of `overlaps` whose new group inherits the id of the old one.
     """
-    heirs: dict[str, str] = {}
-    passed_on: set[str] = set()
-    for overlap in sorted(overlaps, key=_precedence):
-        if overlap.new_key not in heirs and overlap.old_id not in passed_on:
-            heirs[overlap.new_key] = overlap.old_id
-            passed_on.add(overlap.old_id)
-    return heirs
-
-
-def _precedence(overlap: Overlap) -> tuple[int, date, str, str]:
-    return -overlap.n_shared, overlap.old_first_seen, overlap.old_id, overlap.new_key
+    old, new = overlaps.old, overlaps.new
+    if not len(old):
+        return np.empty(0, np.int64)
+    precedence = np.lexsort((new, old, overlaps.first_seen, -overlaps.n_shared))
+    has_id, passed_on = bytearray(int(new.max()) + 1), bytearray(int(old.max()) + 1)
+    heirs = []
+    ordered = zip(
+        precedence.tolist(), old[precedence].tolist(), new[precedence].tolist(), strict=True
+    )
+    for row, old_group, new_group in ordered:
+        if not has_id[new_group] and not passed_on[old_group]:
+            has_id[new_group] = passed_on[old_group] = 1
+            heirs.append(row)
+    return np.array(heirs, np.int64)

@@ -4,7 +4,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -64,14 +64,30 @@ class RunContext:
             name: of the step; by default the table's name and how many of it this run has stored,
                 which is the same in every attempt, for an attempt takes the same steps in order.
         """
-        if name is None:
-            self._stored[table.name] += 1
-            name = f"{table.name}-{self._stored[table.name]}"
+        name = name or self._next_name(table)
         stored = self.journal.find(name, table)
         if stored is None:
             stored = compute(self.new_folder(table.name))
             self.journal.record(name, stored)
         return stored
+
+    def steps(
+        self, tables: Sequence[Table], compute: Callable[[Folder], Sequence[StoredTable]]
+    ) -> Sequence[StoredTable]:
+        """As `step`, for tables that are computed together."""
+        names = [self._next_name(table) for table in tables]
+        found = [self.journal.find(*step) for step in zip(names, tables, strict=True)]
+        known = [stored for stored in found if stored is not None]
+        if len(known) == len(tables):
+            return known
+        computed = compute(self.new_folder(tables[0].name))
+        for name, stored in zip(names, computed, strict=True):
+            self.journal.record(name, stored)
+        return computed
+
+    def _next_name(self, table: Table) -> str:
+        self._stored[table.name] += 1
+        return f"{table.name}-{self._stored[table.name]}"
 
     def keep(self, frame: DataFrame, table: Table) -> StoredTable:
         """Compute and store a table once, as a step."""

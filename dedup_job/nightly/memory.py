@@ -22,7 +22,7 @@ from dedup_job.io.manifests import (
     read_manifest,
 )
 from dedup_job.io.storage import Folder
-from dedup_job.io.tables import read_table
+from dedup_job.io.tables import StoredTable, read_table
 from dedup_job.stages.candidates import Carried, SearchEffort
 from dedup_job.tables import (
     CATALOG_IMAGES,
@@ -89,6 +89,12 @@ class Memory:
         )
         effort = SearchEffort(search["level"], search["n_trees"], search["fan_out"])
         return Carried(contents, pairs, search["kept_floor"], effort)
+
+    def stored_base_groups(self) -> StoredTable | None:
+        """DUPLICATE_GROUPS of the base run, where it lies."""
+        if self.base is None:
+            return None
+        return find_table(self.warehouse, self.base, DUPLICATE_GROUPS.name)
 
     def base_groups(self) -> DataFrame | None:
         """DUPLICATE_GROUPS of the base run."""

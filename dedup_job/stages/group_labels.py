@@ -18,7 +18,14 @@ import pyarrow.compute as pc
 
 from dedup_job.kernels.grouping import Chaining, Edges, find_components, group_nodes
 from dedup_job.kernels.ranking import OrderColumn
-from dedup_job.tables import OPEN_PAIRS, PRODUCT_PAIRS, REFINED_NODES
+from dedup_job.stages.inheritance import name_groups
+from dedup_job.tables import (
+    NAMED_MEMBERS,
+    OPEN_PAIRS,
+    PAIR_PLACES,
+    PRODUCT_PAIRS,
+    REFINED_NODES,
+)
 
 Array = npt.NDArray[Any]
 _MISSING_SHARE, _LEAST_GAP = 0.25, 0.001
@@ -72,6 +79,14 @@ class Matches:
     traits: Array  # int32 (n, conflict columns): codes of values, -1 where unknown
 
 
+@dataclass(frozen=True)
+class Members:
+    """NAMED_MEMBERS, and the row in it of each SKU of `Matches` that is in a group: int64 (n,)."""
+
+    row: Array
+    table: pa.Table
+
+
 def number_products(
     pairs: Iterable[pa.Table], products: Iterable[pa.Table], rules: GroupRules
 ) -> Matches:
@@ -84,8 +99,12 @@ def number_products(
     """
     table = pa.concat_tables([_slim(part) for part in pairs] or [_slim(_NO_PAIRS)])
     ends = pa.chunked_array([*table["sku_id_a"].chunks, *table["sku_id_b"].chunks], _IDS)
-    sku_ids = pc.unique(ends).sort()
-    a, b = np.split(pc.index_in(ends, value_set=sku_ids).to_numpy(), 2)
+    seen = ends.combine_chunks().dictionary_encode()
+    order = pc.sort_indices(seen.dictionary)
+    rank = np.empty(len(order), np.int64)
+    rank[order.to_numpy()] = np.arange(len(order))
+    a, b = np.split(rank[seen.indices.to_numpy()], 2)
+    sku_ids = seen.dictionary.take(order)
     return Matches(
         sku_ids,
         a,
@@ -206,17 +225,45 @@ def refine(pairs: pa.Table, rules: GroupRules) -> pa.Table:
     )
 
 
-def group_labels(matches: Matches, group: Array) -> pa.Table:
-    """GROUP_LABELS of every SKU that is not alone; `group`: int64 (n,), named by its smallest."""
+def name_members(
+    matches: Matches, group: Array, previous: pa.Table | None, run_date: date
+) -> Members:
+    """Name the groups of all SKUs that are not alone.
+
+    Args:
+        matches: all pairs.
+        group: int64 (n,), the group of each SKU, named by its smallest.
+        previous: see `stages.inheritance.name_groups`.
+        run_date: the date on which groups are born.
+    """
     a, b = matches.a, matches.b
     copies = matches.is_exact & ~matches.in_conflict & (group[a] == group[b])
     is_exact = np.zeros(len(group), bool)
     is_exact[a[copies]] = is_exact[b[copies]] = True
-    grouped = np.flatnonzero(np.bincount(group, minlength=len(group))[group] > 1)
-    return pa.table(
-        {
-            "sku_id": matches.sku_ids.take(pa.array(grouped)),
-            "first_sku_id": matches.sku_ids.take(pa.array(group[grouped])),
-            "is_exact": is_exact[grouped],
-        }
-    )
+    is_grouped = np.bincount(group, minlength=len(group))[group] > 1
+    nodes = np.flatnonzero(is_grouped)
+    row = np.cumsum(is_grouped) - 1
+    first = row[group[nodes]]
+    named = name_groups(matches.sku_ids.take(pa.array(nodes)), first, previous, run_date)
+    named = named.append_column("is_exact", pa.array(is_exact[nodes]))
+    return Members(row, named.select(NAMED_MEMBERS.column_names))
+
+
+def place_pairs(matches: Matches, group: Array, members: Members, rows: slice) -> pa.Table:
+    """PAIR_PLACES of some pairs.
+
+    A pair that ended in two groups was parted by conflict if the two differ themselves, else by chaining.
+
+    Args:
+        matches: all pairs.
+        group: int64 (n,), the group of each SKU, named by its smallest.
+        members: the members of these groups.
+        rows: of `matches`.
+    """
+    a = matches.a[rows]
+    together = group[a] == group[matches.b[rows]]
+    member = pa.array(members.row[a], mask=~together)
+    reason = pa.array(np.where(matches.in_conflict[rows], "conflict", "chaining"))
+    group_id = members.table["group_id"].take(member)
+    parted_by = pc.if_else(pa.array(together), pa.scalar(None, pa.string()), reason)
+    return pa.table({"group_id": group_id, "parted_by": parted_by}).cast(PAIR_PLACES.arrow)

@@ -1,7 +1,8 @@
 """From pairs of products to groups with a survivor."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +15,10 @@ from dedup_job.kernels.ranking import Candidate, OrderColumn, rank_survivors
 from dedup_job.kernels.similarity import group_cosines
 from dedup_job.kernels.vectors import embedding_matrix
 from dedup_job.stages.group_labels import GroupRules
-from dedup_job.stages.inheritance import name_groups
-from dedup_job.tables import GROUP_ROWS, GROUPED_PAIRS, NAMED_MEMBERS
+from dedup_job.tables import GROUP_ROWS, GROUPED_PAIRS
 
-# Spark takes milliseconds to hand a group over, and most groups are pairs: many share one call.
-_MEMBERS_PER_BUCKET = 2_000
+# Their photos are what an executor's Python holds at once: 30 MB of embeddings per photo of a member.
+_MEMBERS_PER_PARTITION = 50_000
 _MEMBER_COLUMNS = [
     *("sku_id", "group_id", "is_exact", "group_first_seen", "member_since"),
     *("variant_group", "order_values", "n_pixels"),
@@ -33,97 +33,60 @@ class Grouping:
     groups: DataFrame
 
 
-def name_members(
-    labels: DataFrame, n_labels: int, previous: DataFrame | None, run_date: date
-) -> DataFrame:
-    """NAMED_MEMBERS from GROUP_LABELS.
-
-    Args:
-        labels: GROUP_LABELS, from `nightly.labelling`.
-        n_labels: rows of it.
-        previous: DUPLICATE_GROUPS of the last published run before this run date, whose ids pass
-            to tonight's groups; None when there is none.
-        run_date: the date on which groups are born.
-    """
-    n_buckets = 1 + n_labels // _MEMBERS_PER_BUCKET
-    bucket = F.pmod(F.hash("group_id"), F.lit(n_buckets)).alias("bucket")
-    named = name_groups(labels, previous, run_date).withColumn("bucket", bucket)
-    return named.select(*NAMED_MEMBERS.column_names)
-
-
 def group_products(
-    product_pairs: DataFrame,
+    placed_pairs: DataFrame,
     members: DataFrame,
+    n_members: int,
     products: DataFrame,
     photo_rows: DataFrame,
     contents: DataFrame,
     rules: GroupRules,
 ) -> Grouping:
-    """Choose the survivors of the groups, and say of every pair where it ended.
+    """Choose the survivors of the groups.
 
     Args:
-        product_pairs: PRODUCT_PAIRS.
-        members: NAMED_MEMBERS; read twice: hand in a stored table.
+        placed_pairs: PRODUCT_PAIRS with the columns of PAIR_PLACES.
+        members: NAMED_MEMBERS.
+        n_members: rows of it.
         products: PRODUCTS.
         photo_rows: PHOTO_ROWS.
         contents: CONTENTS.
         rules: the canonical order.
-
-    Returns:
-        Pairs and groups. A pair that ended in two groups has `parted_by` conflict if the two differ
-        themselves, else chaining.
     """
-    return Grouping(
-        _place_pairs(product_pairs, members),
-        _describe_groups(members, products, photo_rows, contents, rules),
-    )
+    pairs = placed_pairs.withColumn("score", F.col("cosine")).select(*GROUPED_PAIRS.column_names)
+    photos = _photos_of_members(members, products, photo_rows, contents)
+    n_partitions = 1 + n_members // _MEMBERS_PER_PARTITION
+    task = partial(_describe_partition, rules=rules)
+    groups = photos.repartition(n_partitions, "group_id").mapInArrow(task, GROUP_ROWS.ddl)
+    return Grouping(pairs, groups)
 
 
-def _place_pairs(product_pairs: DataFrame, members: DataFrame) -> DataFrame:
-    side = {
-        end: members.select(
-            F.col("sku_id").alias(f"sku_id_{end}"), F.col("group_id").alias(f"group_{end}")
-        )
-        for end in ("a", "b")
-    }
-    together = F.col("group_a") == F.col("group_b")
-    parted_by = F.when(F.col("in_conflict"), "conflict").when(
-        ~F.coalesce(together, F.lit(False)), "chaining"
-    )
-    return (
-        product_pairs.join(side["a"], "sku_id_a", "left")
-        .join(side["b"], "sku_id_b", "left")
-        .withColumn("score", F.col("cosine"))
-        .withColumn("group_id", F.when(together, F.col("group_a")))
-        .withColumn("parted_by", parted_by)
-        .select(*GROUPED_PAIRS.column_names)
-    )
-
-
-def _describe_groups(
-    members: DataFrame,
-    products: DataFrame,
-    photo_rows: DataFrame,
-    contents: DataFrame,
-    rules: GroupRules,
+def _photos_of_members(
+    members: DataFrame, products: DataFrame, photo_rows: DataFrame, contents: DataFrame
 ) -> DataFrame:
-    # Not a partial: pyspark 4.3 fails to read the type hints of one here (UnboundLocalError).
-    def describe_this_bucket(photos: pa.Table) -> pa.Table:
-        return describe_groups(photos, rules)
+    """Every distinct photo of a member, with its embedding and what describes the member."""
+    # Partitioned by product at once, so that neither the distinct rows nor the join move them again.
+    photos = (
+        photo_rows.select("block", "product", "content_sha256")
+        .repartition("block", "product")
+        .distinct()
+    )
+    described = products.join(members.hint("shuffle_hash"), "sku_id").select(
+        "block", "product", *_MEMBER_COLUMNS
+    )
+    # Hashed is what is narrow: to sort rows that carry an embedding would cost more than the join.
+    wanted = photos.join(described, ["block", "product"]).hint("shuffle_hash")
+    return contents.join(wanted, ["block", "content_sha256"]).select(
+        *_MEMBER_COLUMNS, "content_sha256", "embedding"
+    )
 
-    described = members.join(
-        products.select("block", "product", "sku_id", "variant_group", "order_values", "n_pixels"),
-        "sku_id",
-    )
-    photos = photo_rows.select("block", "product", "content_sha256")
-    return (
-        described.join(photos, ["block", "product"])
-        .dropDuplicates(["sku_id", "content_sha256"])
-        .join(contents, ["block", "content_sha256"])
-        .drop("block", "product")
-        .groupBy("bucket")
-        .applyInArrow(describe_this_bucket, GROUP_ROWS.ddl)
-    )
+
+def _describe_partition(
+    batches: Iterator[pa.RecordBatch], rules: GroupRules
+) -> Iterator[pa.RecordBatch]:
+    """Runs on executors: a partition holds whole groups."""
+    if rows := list(batches):
+        yield from describe_groups(pa.Table.from_batches(rows), rules).to_batches()
 
 
 def describe_groups(photos: pa.Table, rules: GroupRules) -> pa.Table:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from datetime import date
 from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -36,19 +37,19 @@ def random_night(rng, history):
     return [members for members in sets.values() if len(members) > 1]
 
 
-def name_on(spark, night, sets, previous, shuffle=None):
+def name_all(night, sets, previous, shuffle=None):
     """STATE rows of the groups `sets`, named by the stage; `previous` are STATE rows or None."""
-    labels = [{"sku_id": s, "first_sku_id": min(members)} for members in sets for s in members]
-    frames = [labels, previous]
-    if shuffle is not None:
-        frames = [rows and shuffle.sample(rows, len(rows)) for rows in frames]
-    members, old = (
-        None if rows is None else spark.createDataFrame(pa.Table.from_pylist(rows))
-        for rows in frames
+    first = {sku: min(members) for members in sets for sku in members}
+    skus = sorted(first)
+    if previous and shuffle is not None:
+        previous = shuffle.sample(previous, len(previous))
+    named = name_groups(
+        pa.array(skus, pa.large_string()),
+        np.array([skus.index(first[sku]) for sku in skus]),
+        None if previous is None else pa.Table.from_pylist(previous),
+        night,
     )
-    named = name_groups(members if shuffle is None else members.repartition(5), old, night)
-    assert named.columns == ["sku_id", "first_sku_id", *(c for c in STATE if c != "sku_id")]
-    return sorted((row.asDict() for row in named.select(*STATE).collect()), key=sku_of)
+    return named.select(STATE).to_pylist()
 
 
 def sku_of(row):
@@ -78,13 +79,13 @@ def sets_of(rows):
 
 
 @pytest.fixture(scope="module")
-def history(spark):
+def history():
     """STATE rows of each night of many random histories."""
     rng, nights = random.Random(1), []
     for night in NIGHTS:
         sets = [s for history in range(N_HISTORIES) for s in random_night(rng, history)]
         previous = nights[-1] if nights else None
-        nights.append(name_on(spark, night, sets, previous))
+        nights.append(name_all(night, sets, previous))
         expected = sorted(slow_names(night, sets, previous or []), key=sku_of)
         assert nights[-1] == expected
     return nights
@@ -107,40 +108,42 @@ def test_ids_over_nights_equal_loops_and_stay_unique(history):
     assert any(row["member_since"] == NIGHTS[0] for row in inherited)
 
 
-def test_ids_do_not_depend_on_order_or_partitions(spark, history):
+def test_ids_do_not_depend_on_the_order_of_the_last_run(history):
     sets = list(sets_of(history[-1]).values())
-    shuffled = name_on(spark, NIGHTS[-1], sets, history[-2], shuffle=random.Random(2))
+    shuffled = name_all(NIGHTS[-1], sets, history[-2], shuffle=random.Random(2))
     assert shuffled == history[-1]
 
 
-def test_uncontested_groups_need_no_driver(spark, monkeypatch):
+def test_uncontested_groups_are_not_compared(monkeypatch):
     """Only overlaps that compete reach the kernel."""
     seen = []
 
     def find_heirs(overlaps):
-        seen.extend(overlaps)
-        return {}
+        seen.append(overlaps)
+        return np.empty(0, int)
 
     monkeypatch.setattr("dedup_job.stages.inheritance.find_heirs", find_heirs)
     old = [("g1", "ab"), ("g2", "cd"), ("g3", "efgh")]
     rows = [dict(zip(STATE, (g, s, *NIGHTS[:1] * 2), strict=True)) for g, m in old for s in m]
-    named = name_on(spark, NIGHTS[1], ["ax", "cy", "ef", "gh"], rows)
+    named = name_all(NIGHTS[1], ["ax", "cy", "ef", "gh"], rows)
     ids = {row["sku_id"]: row["group_id"] for row in named}
     assert (ids["a"], ids["x"], ids["c"]) == ("g1", "g1", "g2")
-    assert sorted(overlap[2:] for overlap in seen) == [("e", 2), ("g", 2)]
+    (contested,) = seen
+    assert (contested.old.tolist(), contested.new.tolist()) == ([0, 0], [2, 3])
+    assert contested.n_shared.tolist() == [2, 2]
 
 
-def test_a_group_that_comes_back_has_a_new_id(spark):
-    first = name_on(spark, NIGHTS[0], ["ab"], None)
-    gone = name_on(spark, NIGHTS[1], ["cd"], first)
-    back = name_on(spark, NIGHTS[2], ["ab"], gone)
+def test_a_group_that_comes_back_has_a_new_id():
+    first = name_all(NIGHTS[0], ["ab"], None)
+    gone = name_all(NIGHTS[1], ["cd"], first)
+    back = name_all(NIGHTS[2], ["ab"], gone)
     assert not sets_of(first).keys() & sets_of(back).keys()
     assert {row["group_first_seen"] for row in back} == {NIGHTS[2]}
 
 
-def test_a_shadow_of_the_same_date_gives_no_id_twice(spark):
-    published = name_on(spark, NIGHTS[0], ["abcd"], None)
-    shadow = sets_of(name_on(spark, NIGHTS[0], ["ax", "bcd"], published))
+def test_a_shadow_of_the_same_date_gives_no_id_twice():
+    published = name_all(NIGHTS[0], ["abcd"], None)
+    shadow = sets_of(name_all(NIGHTS[0], ["ax", "bcd"], published))
     (group,) = sets_of(published)
     assert shadow[group] == set("bcd") and len(shadow) == 2
 

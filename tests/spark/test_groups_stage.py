@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections import defaultdict
 from datetime import date
 from itertools import combinations, product
 
@@ -11,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from dedup_job.io.storage import Folder
-from dedup_job.io.tables import StoredTable, read_table, write_batches, write_table
+from dedup_job.io.tables import StoredTable, read_beside, read_table, write_batches, write_table
 from dedup_job.kernels.ranking import parse_canonical_order
 from dedup_job.nightly import labelling
 from dedup_job.stages import group_labels
 from dedup_job.stages import groups as groups_stage
 from dedup_job.stages.group_labels import GroupRules
-from dedup_job.stages.groups import describe_groups, group_products, name_members
+from dedup_job.stages.groups import describe_groups, group_products
 from dedup_job.stages.pairs import match_products
 from dedup_job.stages.products import represent_products
 from dedup_job.tables import (
@@ -109,20 +110,26 @@ class Catalog:
         )
         n_conflict_columns = len(json.loads(self.rows[0]["conflict"] or "[]"))
         rules = GroupRules(chaining, columns, MIN_COSINE, run_date, n_conflict_columns)
-        if previous is not None:
-            previous = _frame(spark, GROUP_ROWS, previous, shuffle)
         with tempfile.TemporaryDirectory() as name:
             folder = Folder(name)
             stored = {
                 table: write_table(frame, table, folder.child(table.name))
                 for table, frame in ((PRODUCT_PAIRS, found), (PRODUCTS, products))
             }
-            found, products = (read_table(spark, one).localCheckpoint() for one in stored.values())
-            labels = labelling.label_products(spark, *stored.values(), rules, folder)
-            named = name_members(read_table(spark, labels), labels.n_rows, previous, run_date)
-            named = named.localCheckpoint()
-        assert dict(named.dtypes) == {c.name: c.type for c in NAMED_MEMBERS.columns}
-        grouping = group_products(found, named, products, rows, contents, rules)
+            if previous is not None:
+                previous = write_table(
+                    _frame(spark, GROUP_ROWS, previous, shuffle), GROUP_ROWS, folder.child("last")
+                )
+            labels = labelling.label_products(spark, *stored.values(), previous, rules, folder)
+            found, products, members, placed = (
+                frame.localCheckpoint()
+                for frame in (
+                    *(read_table(spark, one) for one in (*stored.values(), labels[0])),
+                    read_beside(spark, stored[PRODUCT_PAIRS], labels[1]),
+                )
+            )
+        assert dict(members.dtypes) == {c.name: c.type for c in NAMED_MEMBERS.columns}
+        grouping = group_products(placed, members, members.count(), products, rows, contents, rules)
         assert products.columns == PRODUCTS.column_names
         return (
             _collect(found, PRODUCT_PAIRS),
@@ -251,7 +258,7 @@ def test_pairs_and_groups_agree_and_do_not_depend_on_order_or_partitions(
 ):
     catalog = random_catalog(seed=7)
     result = catalog.run(spark, chaining=chaining)
-    monkeypatch.setattr(groups_stage, "_MEMBERS_PER_BUCKET", 2)
+    monkeypatch.setattr(groups_stage, "_MEMBERS_PER_PARTITION", 2)
     assert catalog.run(spark, chaining=chaining, shuffle=1) == result
     _, pairs, groups = result
     group_of = {row["sku_id"]: row["group_id"] for row in groups}
@@ -404,9 +411,12 @@ def _label(folder, rows, rules, spark=None):
         StoredTable(table, folder, (write_batches([arrow_batch(table, made)], table, folder),))
         for table, made in ((PRODUCT_PAIRS, pairs), (PRODUCTS, products))
     ]
-    result = labelling.label_products(spark, *stored, rules, folder)
-    labels = [pq.read_table(folder.path(file.name)) for file in result.files]
-    return {row["sku_id"]: row["first_sku_id"] for table in labels for row in table.to_pylist()}
+    members, _ = labelling.label_products(spark, *stored, None, rules, folder)
+    sets = defaultdict(list)
+    for file in members.files:
+        for row in pq.read_table(folder.path(file.name)).to_pylist():
+            sets[row["group_id"]].append(row["sku_id"])
+    return {sku: min(skus) for skus in sets.values() for sku in skus}
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.999, 1.0])
