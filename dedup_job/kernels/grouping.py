@@ -17,19 +17,29 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from dedup_job.kernels.linkage import Groups, Traits, cut_averages, cut_components, cut_stars
+from dedup_job.kernels.linkage import (
+    MUST_LINK_UNITS,
+    Groups,
+    Traits,
+    cut_averages,
+    cut_components,
+    cut_stars,
+)
 
 Chaining = Literal["components", "star", "average"]
 Array = npt.NDArray[Any]
 
 _UNITS = 2.0**30  # scores are summed as integers of this fineness: exact, in any order
+# Score of an edge whose ends were said to be one: they are joined before anything else, under every
+# rule, unless a pair that may not link would meet.
+MUST_LINK = MUST_LINK_UNITS / _UNITS
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Undirected edges: `left`, `right` int (m,) node numbers, `score` float (m,) within -1 to 1.
+    """Undirected edges: `left`, `right` int (m,) node numbers, `score` float (m,).
 
-    Each unordered pair at most once, no loops.
+    A score is within -1 to 1, or MUST_LINK. Each unordered pair at most once, no loops.
     """
 
     left: Array

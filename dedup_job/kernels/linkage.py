@@ -7,12 +7,17 @@ broken by the smallest node: the result depends on the edges alone, not on how t
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import add
 
 Edge = tuple[int, int, int]
 Pair = tuple[int, int]
 Traits = tuple[int, ...]
 Groups = list[list[int]]
+
+# Edges that were decided, and that no average of cosines outweighs. They join first, in the order of
+# their nodes, unless a pair that may not link would meet.
+MUST_LINK_UNITS = 1 << 60
 
 
 def cut_components(
@@ -31,9 +36,14 @@ def cut_components(
     Returns:
         Groups of two or more nodes, each sorted.
     """
+    ordered = sorted(edges, key=lambda edge: (-edge[2], edge[0], edge[1]))
+    return _as_groups(_join_along(ordered, _Barriers(cannot_link, traits)).values())
+
+
+def _join_along(edges: Iterable[Edge], barriers: "_Barriers") -> dict[int, list[int]]:
+    """Join the ends of each edge in turn, where that is allowed; clusters of two and more, by root."""
     parent: dict[int, int] = {}
     members: dict[int, list[int]] = {}
-    barriers = _Barriers(cannot_link, traits)
 
     def find(node: int) -> int:
         while (above := parent.setdefault(node, node)) != node:
@@ -41,7 +51,7 @@ def cut_components(
             node = above
         return node
 
-    for a, b, _ in sorted(edges, key=lambda edge: (-edge[2], edge[0], edge[1])):
+    for a, b, _ in edges:
         root, other = find(a), find(b)
         if root == other or not barriers.allow(root, other):
             continue
@@ -50,7 +60,7 @@ def cut_components(
         parent[other] = root
         members.setdefault(root, [root]).extend(members.pop(other, [other]))
         barriers.join(other, root)
-    return _as_groups(members.values())
+    return members
 
 
 def cut_stars(
@@ -64,11 +74,12 @@ def cut_stars(
 
     Args and returns are those of `cut_components`.
     """
-    neighbours = _neighbours(edges)
     barriers = _Barriers(cannot_link, traits)
+    bundles, edges = _tie(edges, barriers)
+    neighbours = _neighbours(edges, max)
     rank = {node: (-len(near), -sum(near.values()), node) for node, near in neighbours.items()}
     heap = sorted(rank.values())
-    groups: Groups = []
+    groups: Groups = [bundle for head, bundle in bundles.items() if head not in neighbours]
     while heap:
         entry = heapq.heappop(heap)
         centre = entry[2]
@@ -79,9 +90,28 @@ def cut_stars(
             if barriers.allow(centre, node):
                 barriers.join(node, centre)
                 star.add(node)
-        groups.append(list(star))
+        groups.append([node for head in star for node in bundles.get(head, (head,))])
         _leave(star, neighbours, rank, heap)
     return _as_groups(groups)
+
+
+def _tie(edges: Sequence[Edge], barriers: "_Barriers") -> tuple[dict[int, list[int]], list[Edge]]:
+    """Join what must link into bundles, each named by one of its nodes, its head.
+
+    Returns:
+        The bundles of two and more; and the other edges, between heads, where two may have several.
+    """
+    must_link = [edge for edge in edges if edge[2] >= MUST_LINK_UNITS]
+    if not must_link:
+        return {}, list(edges)
+    bundles = _join_along(must_link, barriers)
+    head_of = {node: head for head, bundle in bundles.items() for node in bundle}
+    between = (
+        (*sorted((head_of.get(a, a), head_of.get(b, b))), units)
+        for a, b, units in edges
+        if units < MUST_LINK_UNITS
+    )
+    return bundles, [(a, b, units) for a, b, units in between if a != b]
 
 
 def _leave(
@@ -132,7 +162,7 @@ def cut_averages(
 
 
 class _AverageLinkage:
-    """State of one run. A cluster is named by its smallest node.
+    """State of one run. A cluster is named by the smallest node, or head of a bundle, in it.
 
     `excess[a][b]` is the sum of (score - floor) over the edges between clusters a and b. Missing
     edges add nothing to it, so the average is floor + excess / (|a| |b|).
@@ -142,9 +172,10 @@ class _AverageLinkage:
         self, edges: Sequence[Edge], barriers: "_Barriers", threshold: int, floor: int
     ) -> None:
         self.margin = threshold - floor
-        self.excess = _neighbours((a, b, units - floor) for a, b, units in edges)
         self.barriers = barriers
-        self.members = {node: [node] for node in self.excess}
+        bundles, edges = _tie(edges, barriers)
+        self.excess = _neighbours(((a, b, units - floor) for a, b, units in edges), add)
+        self.members = {node: [node] for node in self.excess} | bundles
         # (-excess per pair, a, b, |a|, |b|): a cluster only ever grows, so its size tells whether
         # an entry is still true.
         self.heap: list[tuple[float, int, int, int, int]] = []
@@ -185,10 +216,14 @@ class _AverageLinkage:
             self._offer(a, other)
 
 
-def _neighbours(edges: Iterable[Edge]) -> dict[int, dict[int, int]]:
+def _neighbours(
+    edges: Iterable[Edge], both: Callable[[int, int], int]
+) -> dict[int, dict[int, int]]:
+    """The neighbours of each node; `both` makes one of two edges between the same nodes."""
     near: dict[int, dict[int, int]] = defaultdict(dict)
     for a, b, units in edges:
-        near[a][b] = near[b][a] = units
+        known = near[a].get(b)
+        near[a][b] = near[b][a] = units if known is None else both(known, units)
     return dict(near)
 
 
