@@ -19,6 +19,11 @@ from dedup_job.version import VERSION
 _RUN_FLAGS = {
     "--catalog": ("catalog.path", "PATH", "Parquet, CSV, JSON Lines, or a folder of photos"),
     "--warehouse": ("warehouse", "DIR", "where the report tables live: a path, s3:// or gs://"),
+    "--decisions": (
+        "decisions",
+        "PATH",
+        "CSV or Parquet: sku_id_a, sku_id_b, decision same|different",
+    ),
     "--image-root": ("catalog.image_root", "DIR", "base of relative image URIs [catalog's folder]"),
     "--model": ("model.bundle", "BUNDLE", "model bundle directory [the one in the package]"),
     "--run-date": ("run_date", "YYYY-MM-DD", "partition to publish [today in UTC]"),

@@ -215,6 +215,9 @@ class JobConfig(_Section):
 
     catalog: CatalogConfig = CatalogConfig()
     warehouse: str = Field("", description="where the tables live: a path, s3:// or gs://")
+    decisions: str = Field(
+        "", description="CSV or Parquet of what people decided about pairs of SKUs; empty = none"
+    )
     run_date: date | None = Field(None, description="partition to publish; null = today in UTC")
     fetch: FetchConfig = FetchConfig()
     images: ImagesConfig = ImagesConfig()
@@ -254,6 +257,7 @@ class JobConfig(_Section):
             mode="json",
             exclude={
                 "warehouse": True,
+                "decisions": True,
                 "run_date": True,
                 "embed": True,
                 "gates": True,

@@ -17,6 +17,7 @@ from dedup_job.config import JobConfig
 from dedup_job.errors import ConfigError, DedupError
 from dedup_job.io.bundles import locate_bundle
 from dedup_job.io.catalog import Part, catalog_base, plan_catalog, read_catalog
+from dedup_job.io.decisions import DecisionFile, read_decisions
 from dedup_job.io.embedding_store import EmbeddingStore
 from dedup_job.io.lease import acquire_lease
 from dedup_job.io.manifests import newest_published
@@ -24,7 +25,14 @@ from dedup_job.io.retention import bury_dead_runs
 from dedup_job.io.session import open_session
 from dedup_job.io.snapshot import inputs_digest, is_large, snapshot_catalog
 from dedup_job.io.storage import open_warehouse
-from dedup_job.io.tables import StoredTable, read_beside, read_table, read_vectors, write_table
+from dedup_job.io.tables import (
+    StoredTable,
+    read_beside,
+    read_rows,
+    read_table,
+    read_vectors,
+    write_table,
+)
 from dedup_job.kernels.calibration import read_calibration
 from dedup_job.kernels.model import load_embedder
 from dedup_job.kernels.ranking import OrderColumn, parse_canonical_order
@@ -36,6 +44,7 @@ from dedup_job.kernels.threshold import (
     solve_threshold,
 )
 from dedup_job.nightly.context import RunContext
+from dedup_job.nightly.deciding import add_said_pairs, judge_decisions, outcomes
 from dedup_job.nightly.gates import check_acceptance
 from dedup_job.nightly.journal import open_journal
 from dedup_job.nightly.labelling import label_products
@@ -54,6 +63,7 @@ from dedup_job.stages.catalog import (
     rejected_rows,
 )
 from dedup_job.stages.cells import plan_cells
+from dedup_job.stages.decided import Row, decided_products
 from dedup_job.stages.embeddings import (
     add_carried_rows,
     all_embeddings,
@@ -124,6 +134,14 @@ class Photos:
     embeddings: DataFrame
 
 
+@dataclass(frozen=True)
+class Groups:
+    """The groups, and what became of each row of the decisions file (PAIR_DECISIONS without run_id)."""
+
+    grouping: Grouping
+    decisions: list[Row]
+
+
 def run(settings: Settings) -> RunResult:
     """Run the whole job and publish its reports.
 
@@ -139,6 +157,7 @@ def run(settings: Settings) -> RunResult:
     warehouse = open_warehouse(config.warehouse)
     order = parse_canonical_order(config.catalog.canonical_order)
     parts = plan_catalog(config.catalog)
+    decisions = read_decisions(config.decisions) if config.decisions else None
     model = open_model(config)
     run_date = choose_run_date(config)
     if config.catalog.mode == "delta":
@@ -155,14 +174,14 @@ def run(settings: Settings) -> RunResult:
             if config.catalog.mode == "delta":  # another run may have published meanwhile
                 check_delta(memory.newest, run_date, model.manifest.model_id, settings.as_dict())
             record.base_run_id = memory.base.run_id if memory.base else None
-            inputs = digest_inputs(record, config, model, memory)
+            inputs = digest_inputs(record, config, model, memory, decisions)
             is_in_vain = partial(would_be_held_again, warehouse, settings=settings.as_dict())
             journal = open_journal(warehouse, run_id, inputs, is_in_vain)
             context = RunContext(
                 spark, warehouse, run_date, run_id, record.started_at, lease, journal
             )
             record.context = context
-            found = find_duplicates(context, settings, model, memory, order, parts)
+            found = find_duplicates(context, settings, model, memory, order, parts, decisions)
             return publish_run(record, context, settings, model.calibration, memory, found)
 
 
@@ -181,7 +200,13 @@ def choose_run_date(config: JobConfig) -> date:
     return config.run_date or today
 
 
-def digest_inputs(record: RunRecord, config: JobConfig, model: Model, memory: Memory) -> str:
+def digest_inputs(
+    record: RunRecord,
+    config: JobConfig,
+    model: Model,
+    memory: Memory,
+    decisions: DecisionFile | None,
+) -> str:
     """What decides a run's result: equal digests may share their work."""
     return inputs_digest(
         record.inputs,
@@ -193,6 +218,7 @@ def digest_inputs(record: RunRecord, config: JobConfig, model: Model, memory: Me
         record.run_date,
         memory.newest.run_id if memory.newest else None,
         record.base_run_id,
+        decisions and decisions.digest(),
     )
 
 
@@ -203,6 +229,7 @@ def find_duplicates(
     memory: Memory,
     order: tuple[OrderColumn, ...],
     parts: Sequence[Part],
+    decisions: DecisionFile | None,
 ) -> Findings:
     """The stages in order: from the catalog's files to groups, all of it in staging."""
     config = settings.config
@@ -212,7 +239,7 @@ def find_duplicates(
     contents = read_table(context.spark, stored)
     keys = read_table(context.spark, stored, SEARCHED_CONTENTS.column_names)
     floor, outcome = find_candidates(context, config, model, contents, keys, memory)
-    grouping = group(context, config, order, photo_rows, contents, outcome, memory)
+    groups = group(context, config, order, photos, photo_rows, contents, outcome, memory, decisions)
     return Findings(
         n_catalog_rows=catalog.n_rows,
         photo_counts=photos.counts,
@@ -229,7 +256,8 @@ def find_duplicates(
         placeholders=photos.placeholders,
         embedded=photos.embedded,
         searched=keys,
-        grouping=grouping,
+        grouping=groups.grouping,
+        decisions=groups.decisions,
     )
 
 
@@ -395,24 +423,33 @@ def group(
     context: RunContext,
     config: JobConfig,
     order: tuple[OrderColumn, ...],
+    photos: Photos,
     photo_rows: DataFrame,
     contents: DataFrame,
     outcome: SearchOutcome,
     memory: Memory,
-) -> Grouping:
+    decisions: DecisionFile | None,
+) -> Groups:
     """From photo pairs to product pairs to groups with a survivor."""
     with context.stage("groups"):
         min_cosine = outcome.threshold.min_cosine
         products = context.keep(represent_products(photo_rows, order), PRODUCTS)
         product_rows = read_table(context.spark, products)
+        judged, decided = None, None
+        if decisions is not None:
+            judged = judge_decisions(context, decisions, photos.usable, products, memory)
+            decided = decided_products(read_rows(judged))
         matched = match_products(
             product_rows,
             photo_rows,
             outcome.pairs,
             min_cosine=min_cosine,
             sku_match=config.match.sku_match,
+            decided=None if decided is None else context.spark.createDataFrame(decided),
         )
         pairs = context.keep(matched, PRODUCT_PAIRS)
+        if decided is not None:
+            pairs = add_said_pairs(context, pairs, decided, product_rows, photo_rows, contents)
         rules = GroupRules(
             config.match.chaining,
             order,
@@ -421,10 +458,16 @@ def group(
             n_conflict_columns=len(config.catalog.conflict),
         )
         label = partial(
-            label_products, context.spark, pairs, products, memory.stored_base_groups(), rules
+            label_products,
+            context.spark,
+            pairs,
+            products,
+            memory.stored_base_groups(),
+            rules,
+            decided,
         )
         members, places = context.steps((NAMED_MEMBERS, PAIR_PLACES), label)
-        return group_products(
+        grouping = group_products(
             read_beside(context.spark, pairs, places),
             read_table(context.spark, members),
             members.n_rows,
@@ -433,3 +476,4 @@ def group(
             contents,
             rules,
         )
+        return Groups(grouping, list(outcomes(judged, members)) if judged else [])

@@ -14,6 +14,7 @@ from dedup_job.config import JobConfig
 from dedup_job.errors import ConfigError, DedupError, ModelContractError, one_line
 from dedup_job.io.bundles import ShippedBundle, ship_bundle
 from dedup_job.io.catalog import Part, catalog_base, plan_catalog
+from dedup_job.io.decisions import read_decisions
 from dedup_job.io.lease import read_lease
 from dedup_job.io.machine import Machine, find_java, read_machine
 from dedup_job.io.manifests import newest_published
@@ -43,6 +44,7 @@ from dedup_job.nightly.memory import check_delta, recall_runs
 from dedup_job.nightly.photo_stage import Model, count_task_threads
 from dedup_job.nightly.run_checks import (
     check_catalog,
+    check_decisions,
     check_disk,
     check_lease,
     check_sample,
@@ -131,6 +133,8 @@ def examine(
         found.add([check_java(java)])
     model = _try_model(found, task)
     access = _look_at_warehouse(found, task)
+    if task.config.decisions:
+        found.add([check_decisions(read_decisions(task.config.decisions))])
     if found.failures:
         _tell_what_is_left(found)
         return found

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
+PHOTO_DIGITS = 16  # of a content_sha256, where a decision names a photo
 
 _ARROW: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -101,7 +102,7 @@ DUPLICATE_GROUPS = _table(
         "match_type",
         "string",
         "exact: shares a photo file with another member, not necessarily the survivor; near: by "
-        "likeness alone; decision: not in this version",
+        "likeness alone; decision: because people said so",
     ),
     Column(
         "group_first_seen",
@@ -133,13 +134,15 @@ DUPLICATE_PAIRS = _table(
     Column(
         "match_type",
         "string",
-        "exact: share a photo file; near: by likeness alone; decision: not in this version",
+        "exact: share a photo file; near: by likeness alone; decision: below the threshold, but "
+        "people said that they are the same",
     ),
     Column("group_id", "string", "the group both are in; null when parted", nullable=True),
     Column(
         "parted_by",
         "string",
-        "null, chaining, conflict or decision (not in this version)",
+        "why the two are in no group together: decision (people said that they, or two of those "
+        "they are grouped with, are different), conflict or chaining; null when grouped",
         nullable=True,
     ),
     Column(
@@ -149,6 +152,7 @@ DUPLICATE_PAIRS = _table(
     ),
     Column("model_id", "string", "the model that made the embeddings"),
     _RUN_ID,
+    Column("decision", "string", "what people said of the two: same or different", nullable=True),
 )
 
 GROUP_CHANGES = _table(
@@ -215,6 +219,38 @@ LOOK_ALIKE_IDS = _table(
     _RUN_ID,
 )
 
+_DECISION = (
+    Column("decision_row", "bigint", "row of the decisions file, from 0"),
+    Column("sku_id_a", "string", "the smaller id of the two; null when rejected", nullable=True),
+    Column("sku_id_b", "string", "the larger id of the two; null when rejected", nullable=True),
+    Column("decision", "string", "same or different; null when rejected", nullable=True),
+    Column("decided_by", "string", "as in the file", nullable=True),
+    Column("decided_at", "timestamp", "UTC", nullable=True),
+    Column("note", "string", "as in the file", nullable=True),
+    Column(
+        "photos_a",
+        "array<string>",
+        f"photos of a that the decision was made on: {PHOTO_DIGITS} digits of each content_sha256",
+    ),
+    Column("photos_b", "array<string>", "those of b"),
+    Column(
+        "outcome",
+        "string",
+        "applied; contradicted: another decision wins; reopened: a photo it was made on is gone; "
+        "superseded: a later row about the same pair counts; absent: a SKU has no usable photo "
+        "tonight; rejected: the row cannot be read",
+    ),
+    Column("detail", "string", "one line for a person; null when applied", nullable=True),
+)
+
+PAIR_DECISIONS = _table(
+    "pair_decisions",
+    "a row of the decisions file, with what became of it",
+    *_DECISION,
+    Column("group_id", "string", "the group of both when the two are in one", nullable=True),
+    _RUN_ID,
+)
+
 RUNS = _table(
     "runs",
     "a run",
@@ -261,6 +297,7 @@ REPORT_TABLES = (
     REJECTED_IMAGES,
     PLACEHOLDER_IMAGES,
     LOOK_ALIKE_IDS,
+    PAIR_DECISIONS,
     RUNS,
     RUN_METRICS,
 )
@@ -534,9 +571,22 @@ PRODUCTS = _table(
     Column("n_contents", "int", "distinct photo contents of all SKUs of the product"),
 )
 
+JUDGED_DECISIONS = _table(
+    "judged_decisions",
+    "a row of the decisions file against tonight's catalog: pair_decisions before grouping",
+    *_DECISION,
+    Column(
+        "product_a",
+        "string",
+        "the SKU that stands for a's product; null where the decision does not count",
+        nullable=True,
+    ),
+    Column("product_b", "string", "that of b", nullable=True),
+)
+
 PRODUCT_PAIRS = _table(
     "product_pairs",
-    "a pair of products that matched, before grouping",
+    "a pair of products that matched, or that people said are the same, before grouping",
     Column("sku_id_a", "string", "the SKU that stands for the first product; the smaller id"),
     Column("sku_id_b", "string", "the SKU that stands for the second product"),
     Column("image_uri_a", "string", "photo of a in the best pair"),
@@ -545,8 +595,9 @@ PRODUCT_PAIRS = _table(
     Column("uri_key_b", "string", "of image_uri_b"),
     Column("n_matching_photos", "int", "photo pairs at or above the threshold"),
     Column("cosine", "float", "of the best photo pair; 1.0 for an exact copy"),
-    Column("match_type", "string", "exact or near"),
+    Column("match_type", "string", "exact, near or decision"),
     Column("in_conflict", "boolean", "the two differ in a --conflict column"),
+    Column("decision", "string", "as in duplicate_pairs", nullable=True),
 )
 
 OPEN_PAIRS = _table(
@@ -554,8 +605,8 @@ OPEN_PAIRS = _table(
     "pairs of components that the chaining rule could cut; a file holds whole components",
     Column("a", "bigint", "number of a product, in the order of SKU ids"),
     Column("b", "bigint", "number of the other one"),
-    Column("cosine", "float", "as in product_pairs"),
-    Column("in_conflict", "boolean", "as in product_pairs"),
+    Column("score", "float", "the cosine; very large where people called the two the same"),
+    Column("cannot_link", "boolean", "the two are in conflict, or people called them different"),
     Column("traits_a", "array<int>", "codes of a's values in the --conflict columns, -1 unknown"),
     Column("traits_b", "array<int>", "those of b"),
 )
@@ -572,7 +623,7 @@ NAMED_MEMBERS = _table(
     "products that are in a group, with the name of the group",
     Column("sku_id", "string", "as in products"),
     Column("group_id", "string", "as in duplicate_groups"),
-    Column("is_exact", "boolean", "has an exact copy in its group"),
+    Column("match_type", "string", "as in duplicate_groups"),
     Column("group_first_seen", "date", "as in duplicate_groups"),
     Column("member_since", "date", "as in duplicate_groups"),
 )
@@ -581,7 +632,7 @@ PAIR_PLACES = _table(
     "pair_places",
     "where a pair of product_pairs ended: file by file and row by row as they are stored",
     Column("group_id", "string", "the group both are in; null when parted", nullable=True),
-    Column("parted_by", "string", "null, chaining or conflict", nullable=True),
+    Column("parted_by", "string", "null, chaining, conflict or decision", nullable=True),
 )
 
 GROUPED_PAIRS = _table(
@@ -589,8 +640,9 @@ GROUPED_PAIRS = _table(
     "a pair of products that matched, with where it ended: duplicate_pairs before publishing",
     *PRODUCT_PAIRS.columns[:8],
     Column("score", "float", "what the threshold acts on: the cosine"),
-    Column("match_type", "string", "exact or near"),
+    Column("match_type", "string", "exact, near or decision"),
     *PAIR_PLACES.columns,
+    Column("decision", "string", "as in duplicate_pairs", nullable=True),
 )
 
 GROUP_ROWS = _table(

@@ -16,6 +16,7 @@ from dedup_job.tables import (
     GROUP_CHANGES,
     IMAGE_EMBEDDINGS,
     LOOK_ALIKE_IDS,
+    PAIR_DECISIONS,
     PLACEHOLDER_IMAGES,
     REJECTED_IMAGES,
     SCORED_PAIRS,
@@ -30,6 +31,7 @@ _SKU_COLUMNS = {
     GROUP_CHANGES.name: ["added_sku_ids", "removed_sku_ids"],
     REJECTED_IMAGES.name: ["sku_id"],
     LOOK_ALIKE_IDS.name: ["sku_id"],
+    PAIR_DECISIONS.name: ["sku_id_a", "sku_id_b"],
     CATALOG_IMAGES.name: ["sku_id"],
 }
 _CONTENT_COLUMNS = {

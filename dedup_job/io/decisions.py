@@ -4,10 +4,13 @@ The file comes from a browser's export, a spreadsheet or a warehouse: one bad ro
 row ends in exactly one of `decisions`, `rejected` and `repeated`.
 """
 
+import hashlib
+import json
+import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 
 from dedup_job.errors import CatalogError, ConfigError, ImageRejected
@@ -15,16 +18,20 @@ from dedup_job.io import catalog_formats as formats
 from dedup_job.io.catalog_files import open_file
 from dedup_job.io.object_store import rejection
 from dedup_job.io.uris import local_folder, redact, split_scheme
+from dedup_job.tables import PHOTO_DIGITS
 
 IDS = ("sku_id_a", "sku_id_b")
 REQUIRED = (*IDS, "decision")
-COLUMNS = (*REQUIRED, "decided_by", "decided_at", "note")
+PHOTOS = ("photos_a", "photos_b")
+COLUMNS = (*REQUIRED, "decided_by", "decided_at", "note", *PHOTOS)
 WORDS = ("same", "different")
 MAX_ID_CHARS = 1000
 MAX_NAME_CHARS = 200
 MAX_NOTE_CHARS = 2000
+MAX_PHOTOS = 500
 _SHOWN_CHARS = 40
 _DELIMITER = ","
+_PHOTO = re.compile(f"[0-9a-f]{{{PHOTO_DIGITS}}}")
 _OLDEST = datetime.min.replace(tzinfo=UTC)
 
 
@@ -33,7 +40,9 @@ class Decision:
     """What somebody said about one pair.
 
     `row`: in the file, from 0, as `catalog_row` counts; `sku_id_a` < `sku_id_b`, as text; `decision`:
-    `same` or `different`; `decided_at`: UTC, None when the file does not say (older than any date).
+    `same` or `different`; `decided_at`: UTC, None when the file does not say (older than any date);
+    `photos_a`, `photos_b`: the photos that were looked at, as PHOTO_DIGITS of each content's SHA-256,
+    None when the file does not say.
     """
 
     row: int
@@ -43,6 +52,8 @@ class Decision:
     decided_by: str | None = None
     decided_at: datetime | None = None
     note: str | None = None
+    photos_a: frozenset[str] | None = None
+    photos_b: frozenset[str] | None = None
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -87,13 +98,25 @@ class DecisionFile:
         """The repeated decisions that say the opposite of the one that counts."""
         return [repeated for repeated in self.repeated if repeated.is_contradiction]
 
+    def digest(self) -> str:
+        """SHA-256 (64 hex digits) over what is decided, as read: equal files say the same."""
+        said = [
+            (
+                *astuple(decision)[:-2],
+                *(sorted(p or ()) for p in (decision.photos_a, decision.photos_b)),
+            )
+            for decision in (*self.decisions, *(one.decision for one in self.repeated))
+        ]
+        text = json.dumps([said, [one.row for one in self.rejected]], default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
 
 def read_decisions(path: str) -> DecisionFile:
     """Read a file of decisions.
 
     CSV (RFC 4180, UTF-8) or Parquet, told apart by content. Columns `sku_id_a`, `sku_id_b` and
-    `decision` must be there, `decided_by`, `decided_at` (ISO 8601, UTC unless it says otherwise)
-    and `note` may be; others are left alone. Of several decisions about one pair, in either order of
+    `decision` must be there, `decided_by`, `decided_at` (ISO 8601, UTC unless it says otherwise),
+    `note`, and `photos_a` with `photos_b` (what the gallery exports) may be; others are left alone. Of several decisions about one pair, in either order of
     its ids, the latest counts; of equally late ones *different*, else the last in the file.
 
     Args:
@@ -195,7 +218,9 @@ def _parse(record: formats.Record) -> Decision:
     first, second = (_checked_id(name, values[name]) for name in IDS)
     if first == second:
         raise _BadRow(f"sku_id_a and sku_id_b are both {first[:_SHOWN_CHARS]!r}; expected two SKUs")
-    smaller, larger = sorted((first, second))
+    (smaller, photos_a), (larger, photos_b) = sorted(
+        zip((first, second), (_checked_photos(n, values.get(n)) for n in PHOTOS), strict=True)
+    )
     return Decision(
         record.position,
         smaller,
@@ -204,6 +229,8 @@ def _parse(record: formats.Record) -> Decision:
         _checked_text("decided_by", values.get("decided_by"), MAX_NAME_CHARS),
         _checked_time(values.get("decided_at")),
         _checked_text("note", values.get("note"), MAX_NOTE_CHARS, may_hold="\n\r\t"),
+        photos_a,
+        photos_b,
     )
 
 
@@ -224,6 +251,20 @@ def _checked_text(name: str, value: str | None, limit: int, may_hold: str = "") 
         if unicodedata.category(character) == "Cc" and character not in may_hold:
             raise _BadRow(f"{name} holds control character U+{ord(character):04X}")
     return value
+
+
+def _checked_photos(name: str, value: str | None) -> frozenset[str] | None:
+    """The photos that a space-separated list names, None when blank."""
+    photos = frozenset((value or "").lower().split())
+    if len(photos) > MAX_PHOTOS:
+        raise _BadRow(f"{name} names {len(photos)} photos, limit {MAX_PHOTOS}")
+    for photo in photos:
+        if not _PHOTO.fullmatch(photo):
+            raise _BadRow(
+                f"{name} holds {photo[:_SHOWN_CHARS]!r}; expected {PHOTO_DIGITS} hexadecimal digits "
+                "a photo, separated by spaces"
+            )
+    return photos or None
 
 
 def _checked_word(value: str | None) -> str:

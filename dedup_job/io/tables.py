@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -191,7 +191,9 @@ def read_rows(stored: StoredTable) -> pa.Table:
     tables = [stored.table.arrow.empty_table()]
     for file in stored.files:
         with stored.folder.open_read(file.name) as stream:
-            tables.append(pq.ParquetFile(stream).read().cast(stored.table.arrow))
+            rows = pq.ParquetFile(stream).read()
+            columns = [_column(rows, field) for field in stored.table.arrow]
+            tables.append(pa.table(columns, schema=stored.table.arrow))
     return pa.concat_tables(tables)
 
 
@@ -202,7 +204,8 @@ def read_batches(
     for file in stored.files:
         with stored.folder.open_read(file.name) as stream:
             for batch in pq.ParquetFile(stream).iter_batches(n_rows, columns=columns):
-                yield pa.Table.from_batches([batch]).select(columns)
+                arrays = [_column(batch, stored.table.arrow.field(name)) for name in columns]
+                yield pa.Table.from_arrays(arrays, columns)
 
 
 def _write_partition(
@@ -315,8 +318,15 @@ def _read_file(folder: Folder, name: str, table: Table) -> Iterator[pa.RecordBat
     with folder.open_read(name) as stream:
         parquet = pq.ParquetFile(stream)
         for rows in parquet.iter_batches(_READ_BATCH_ROWS, columns=table.column_names):
-            arrays = [_as_declared(rows.column(field.name), field) for field in schema]
+            arrays = [_as_declared(_column(rows, field), field) for field in schema]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _column(rows: pa.RecordBatch | pa.Table, field: pa.Field) -> Any:
+    """A column of a file; null where a file of an earlier version lacks one that may be null."""
+    if field.nullable and field.name not in rows.schema.names:
+        return pa.nulls(rows.num_rows, field.type)
+    return rows.column(field.name)
 
 
 def _as_declared(column: pa.Array, field: pa.Field) -> pa.Array:

@@ -202,13 +202,13 @@ def _check(
     if len(traits) != n_nodes:
         raise ValueError(f"traits must have a row for each of {n_nodes} nodes; got {len(traits)}")
     a, b, score = _canonical(n_nodes, edges, threshold, floor)
-    allowed = ~_differ(traits[a], traits[b])
+    allowed = ~differ(traits[a], traits[b])
     if len(apart):
         allowed &= ~np.isin(a * n_nodes + b, apart[:, 0] * n_nodes + apart[:, 1])
     return _Graph(n_nodes, a[allowed], b[allowed], score[allowed], apart, traits)
 
 
-def _differ(one: Array, other: Array) -> Array:
+def differ(one: Array, other: Array) -> Array:
     """Whether rows of traits differ where both are known: bool (m,) of int (m, k)."""
     return ((one != other) & (one >= 0) & (other >= 0)).any(axis=1)
 

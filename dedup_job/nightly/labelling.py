@@ -38,6 +38,7 @@ def label_products(
     products: StoredTable,
     previous: StoredTable | None,
     rules: GroupRules,
+    decided: pa.Table | None,
     folder: Folder,
 ) -> tuple[StoredTable, StoredTable]:
     """Group the products that matched, and give the groups their ids.
@@ -53,13 +54,14 @@ def label_products(
         previous: DUPLICATE_GROUPS of the last published run before this run date, whose ids pass
             to tonight's groups; None when there is none.
         rules: chaining rule, threshold and run date.
+        decided: what people said, see `stages.decided.decided_products`.
         folder: gets the result, and what passes between driver and executors.
 
     Returns:
         NAMED_MEMBERS, and PAIR_PLACES beside the files of `pairs`.
     """
     matches = number_products(
-        read_batches(pairs, PAIR_COLUMNS), read_batches(products, PRODUCT_COLUMNS), rules
+        read_batches(pairs, PAIR_COLUMNS), read_batches(products, PRODUCT_COLUMNS), rules, decided
     )
     group = _group(spark, matches, rules, folder)
     before = None if previous is None else _read_names(previous)

@@ -28,6 +28,7 @@ from dedup_job.tables import (
     CATALOG_IMAGES,
     DUPLICATE_GROUPS,
     DUPLICATE_PAIRS,
+    PAIR_DECISIONS,
     SCORED_PAIRS,
     SEARCHED_CONTENTS,
 )
@@ -89,6 +90,12 @@ class Memory:
         )
         effort = SearchEffort(search["level"], search["n_trees"], search["fan_out"])
         return Carried(contents, pairs, search["kept_floor"], effort)
+
+    def decided_before(self) -> StoredTable | None:
+        """PAIR_DECISIONS of the newest run, where it has them."""
+        if self.newest is None or PAIR_DECISIONS.name not in self.newest.tables:
+            return None
+        return find_table(self.warehouse, self.newest, PAIR_DECISIONS.name)
 
     def stored_base_groups(self) -> StoredTable | None:
         """DUPLICATE_GROUPS of the base run, where it lies."""

@@ -14,6 +14,7 @@ from dedup_job.nightly.memory import Memory
 from dedup_job.nightly.results import PhotoCounts, RowCounts
 from dedup_job.stages.candidates import SearchOutcome
 from dedup_job.stages.changes import group_changes
+from dedup_job.stages.decided import Row
 from dedup_job.stages.embeddings import count_rows_by_origin
 from dedup_job.stages.groups import Grouping
 from dedup_job.stages.look_alike_ids import look_alike_ids
@@ -35,6 +36,7 @@ from dedup_job.tables import (
     GROUP_CHANGES,
     IMAGE_EMBEDDINGS,
     LOOK_ALIKE_IDS,
+    PAIR_DECISIONS,
     PLACEHOLDER_IMAGES,
     REJECTED_IMAGES,
     SCORED_PAIRS,
@@ -53,7 +55,7 @@ class Findings:
 
     `rows`, `photos` and `carried_rows` (null but on a delta night) are what the next night
     compares with; `embedded` is what this run embedded. Pairs were searched from `floor_cosine`,
-    in blocks of the catalog where it `has_blocks`.
+    in blocks of the catalog where it `has_blocks`. `decisions` are PAIR_DECISIONS without run_id.
     """
 
     n_catalog_rows: int
@@ -72,6 +74,7 @@ class Findings:
     embedded: StoredTable
     searched: DataFrame
     grouping: Grouping
+    decisions: list[Row]
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,14 @@ def stage_tables(
         ]
         embeddings = pool.submit(_store_new_embeddings, context, found, store)
         try:
-            reports = _by_name([*groups.result(), *(other.result() for other in others)])
+            decisions = [{**row, "run_id": context.run_id} for row in found.decisions]
+            reports = _by_name(
+                [
+                    *groups.result(),
+                    *(other.result() for other in others),
+                    store_rows(context, decisions, PAIR_DECISIONS),
+                ]
+            )
             return Staged(
                 reports=reports,
                 state=_by_name(one.result() for one in state),

@@ -1,6 +1,7 @@
 """The end of a run: reports to staging, audit, publish, manifest last."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -194,6 +195,7 @@ def _summarise(
         n_groups=read_table(context.spark, groups, ["is_canonical"]).where("is_canonical").count(),
         n_grouped_skus=groups.n_rows,
         n_look_alike_skus=reports[LOOK_ALIKE_IDS.name].n_rows,
+        decisions=dict(sorted(Counter(row["outcome"] for row in found.decisions).items())),
         wall_time_s=wall_time_s,
         photos_per_s=n_photos / max(context.seconds_of("embeddings"), 1e-9),
         dollars_per_million_photos=_cost(context, settings, n_photos, wall_time_s),
@@ -227,6 +229,8 @@ def _measure(context: RunContext, found: Findings, result: RunResult, record: Ru
         context.measure("embeddings", f"{unit}_{name}", value, unit)
     for change, value in result.changes.items():
         context.measure("groups", f"groups_{change}", value, "groups")
+    for name, value in result.decisions.items():
+        context.measure("groups", f"decisions_{name}", value, "decisions")
     outcome = found.outcome
     context.measure("candidates", "new_contents", outcome.n_new_contents, "contents")
     context.measure("candidates", "carried_contents", outcome.n_carried_contents, "contents")

@@ -68,6 +68,7 @@ class RunResult:
     n_groups: int
     n_grouped_skus: int
     n_look_alike_skus: int
+    decisions: dict[str, int]
     wall_time_s: float
     photos_per_s: float
     dollars_per_million_photos: float | None
@@ -106,6 +107,9 @@ class RunResult:
                 f"  look-alikes    {self.n_look_alike_skus} SKU ids look like another one "
                 "(table look_alike_ids)"
             ]
+        if self.decisions:
+            counted = ", ".join(f"{n} {outcome}" for outcome, n in self.decisions.items())
+            lines += [f"  decisions      {counted} (table pair_decisions)"]
         lines += [f"  note           {self.threshold_note}"] if self.threshold_note else []
         if self.resumed_from:
             steps = ", ".join(self.resumed_steps) or "nothing"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from dedup_job.io.decisions import DecisionFile
 from dedup_job.io.lease_files import LeaseOwner
 from dedup_job.io.warehouse_access import WarehouseAccess
 from dedup_job.nightly.executors import Executor
@@ -69,6 +70,19 @@ def check_catalog(figures: CatalogFigures, max_reject_rate: float) -> list[Findi
         detail = f"{others} photos are refused for other reasons of this kind"
         findings.append(Finding(Level.WARN, "fetch settings", detail))
     return findings
+
+
+def check_decisions(file: DecisionFile) -> Finding:
+    """How many rows of a decisions file count, and why the first of the others cannot be read."""
+    n_said = len(file.decisions) + len(file.repeated)
+    detail = f"{n_said} decisions about {len(file.decisions)} pairs"
+    if not file.rejected:
+        return Finding(Level.OK, "decisions", detail)
+    first = file.rejected[0]
+    detail += (
+        f"; {len(file.rejected)} rows cannot be read, the first is row {first.row}: {first.reason}"
+    )
+    return Finding(Level.WARN, "decisions", detail)
 
 
 def check_sample(sample: SampleFigures, max_reject_rate: float) -> Finding:

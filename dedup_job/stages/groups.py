@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -20,7 +19,7 @@ from dedup_job.tables import GROUP_ROWS, GROUPED_PAIRS
 # Their photos are what an executor's Python holds at once: 30 MB of embeddings per photo of a member.
 _MEMBERS_PER_PARTITION = 50_000
 _MEMBER_COLUMNS = [
-    *("sku_id", "group_id", "is_exact", "group_first_seen", "member_since"),
+    *("sku_id", "group_id", "match_type", "group_first_seen", "member_since"),
     *("variant_group", "order_values", "n_pixels"),
 ]
 
@@ -107,7 +106,6 @@ def describe_groups(photos: pa.Table, rules: GroupRules) -> pa.Table:
         "group_size": pa.array(sizes[of_member], pa.int32()),
         "cosine_to_canonical": pa.array(to_canonical),
         "min_pair_cosine": pa.array(lowest[of_member]),
-        "match_type": pc.if_else(members["is_exact"], "exact", "near"),
     }
     schema = GROUP_ROWS.arrow
     ready = [columns[n] if n in columns else members[n] for n in schema.names]

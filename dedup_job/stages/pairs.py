@@ -1,13 +1,26 @@
 """From pairs of photos to pairs of products."""
 
-from typing import Literal
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import product
+from typing import Any, Literal
 
+import numpy as np
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from dedup_job.kernels.neighbours import Vectors, pair_cosines
+from dedup_job.kernels.vectors import embedding_matrix
 from dedup_job.tables import PRODUCT_PAIRS
 
 SkuMatch = Literal["any", "main", "majority"]
+_PLACES = ("image_uri", "uri_key")
+PHOTO_COLUMNS = [
+    *("block", "content_sha256", "sku_id", "conflict"),
+    *("is_other", "shown_by", "image_uri", "uri_key", "embedding"),
+]
 
 
 def match_products(
@@ -17,6 +30,7 @@ def match_products(
     *,
     min_cosine: float,
     sku_match: SkuMatch,
+    decided: DataFrame | None = None,
 ) -> DataFrame:
     """Pairs of products of one block that show the same photo, or photos at or above the threshold.
 
@@ -32,6 +46,7 @@ def match_products(
         sku_match: `any` photo pair; `main`: the products' main photos must match each other;
             `majority`: more than half of the photos of the product that has fewer must match (of
             both, where they have equally many).
+        decided: what people said, see `stages.decided.decided_products`; sent to every executor.
 
     Returns:
         PRODUCT_PAIRS. The best photo pair is an exact copy where there is one, else the pair of
@@ -67,7 +82,77 @@ def match_products(
         "match_type": F.when(F.col("best.near"), "near").otherwise("exact"),
         "in_conflict": _differ(F.col("conflict_a"), F.col("conflict_b")),
     }
-    return pairs.where("agrees").withColumns(columns).select(*PRODUCT_PAIRS.column_names)
+    matched = pairs.where("agrees").withColumns(columns)
+    if decided is None:
+        matched = matched.withColumn("decision", F.lit(None).cast("string"))
+    else:
+        matched = matched.join(F.broadcast(decided), ["sku_id_a", "sku_id_b"], "left")
+    return matched.select(*PRODUCT_PAIRS.column_names)
+
+
+def photos_to_compare(
+    sku_ids: DataFrame, products: DataFrame, photo_rows: DataFrame, contents: DataFrame
+) -> DataFrame:
+    """One row per photo of some products: `PHOTO_COLUMNS`.
+
+    Args:
+        sku_ids: `sku_id` of the products, as they are represented; sent to every executor.
+        products: PRODUCTS.
+        photo_rows: PHOTO_ROWS.
+        contents: CONTENTS.
+    """
+    ends = _photo_ends(products, photo_rows).select(
+        *("block", "content_sha256", "end.sku_id", "end.conflict"),
+        *(f"end.photo.{name}" for name in ("is_other", "image_uri", "uri_key")),
+        F.col("end.photo.sku_id").alias("shown_by"),
+    )
+    wanted = ends.join(F.broadcast(sku_ids), "sku_id", "left_semi")
+    return wanted.join(contents, ["block", "content_sha256"]).select(*PHOTO_COLUMNS)
+
+
+def said_pairs(pairs: Iterable[tuple[str, str]], photos: pa.Table) -> Iterator[dict[str, object]]:
+    """PRODUCT_PAIRS of products that did not match, and that people called the same.
+
+    Args:
+        pairs: sku_id_a < sku_id_b.
+        photos: `PHOTO_COLUMNS` of these products.
+    """
+    vectors = embedding_matrix(photos["embedding"])
+    shown: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    blocks: dict[str, set[str]] = defaultdict(set)
+    for i, photo in enumerate(photos.drop_columns(["embedding"]).to_pylist()):
+        shown[photo["block"], photo["sku_id"]].append({**photo, "vector": i})
+        blocks[photo["sku_id"]].add(photo["block"])
+    for a, b in pairs:
+        if shared := blocks[a] & blocks[b]:
+            block = min(shared)
+            yield _said_pair(shown[block, a], shown[block, b], vectors)
+
+
+def _said_pair(
+    photos_a: list[dict[str, Any]], photos_b: list[dict[str, Any]], vectors: Vectors
+) -> dict[str, object]:
+    i, j = (np.array([p["vector"] for p in side]) for side in (photos_a, photos_b))
+    cosines = pair_cosines(vectors, np.repeat(i, len(j)), np.tile(j, len(i))).tolist()
+
+    def order(candidate: tuple[tuple[dict[str, Any], dict[str, Any]], float]) -> tuple[object, ...]:
+        both, cosine = candidate
+        is_near = both[0]["content_sha256"] != both[1]["content_sha256"]
+        names = ("is_other", "shown_by", "image_uri", "uri_key")
+        return is_near, -cosine, *(photo[name] for photo in both for name in names)
+
+    (a, b), cosine = min(zip(product(photos_a, photos_b), cosines, strict=True), key=order)
+    values = [json.loads(photo["conflict"] or "[]") for photo in (a, b)]
+    return {
+        "sku_id_a": a["sku_id"],
+        "sku_id_b": b["sku_id"],
+        **{f"{name}_{end}": photo[name] for name in _PLACES for end, photo in (("a", a), ("b", b))},
+        "n_matching_photos": 0,
+        "cosine": 1.0 if a["content_sha256"] == b["content_sha256"] else cosine,
+        "match_type": "decision",
+        "in_conflict": any(x != y and None not in (x, y) for x, y in zip(*values, strict=True)),
+        "decision": "same",
+    }
 
 
 def _photo_ends(products: DataFrame, photo_rows: DataFrame) -> DataFrame:

@@ -210,3 +210,37 @@ def test_every_decision_counts_or_is_beaten(rows):
         assert (winner.decided_at or oldest) >= (loser.decided_at or oldest)
         if winner.decided_at == loser.decided_at and winner.decision != loser.decision:
             assert winner.decision == "different"
+
+
+PHOTOS = "0123456789abcdef"
+
+
+def test_photos_go_with_their_sku(tmp_path):
+    header = "sku_id_a,sku_id_b,decision,photos_a,photos_b\n"
+    file = read(
+        tmp_path, header + f"b,a,same,{PHOTOS} {PHOTOS[::-1]},{PHOTOS.upper()}\nc,d,same,,\n"
+    )
+    first, second = file.decisions
+    assert first.pair == ("a", "b")
+    assert first.photos_a == {PHOTOS} and first.photos_b == {PHOTOS, PHOTOS[::-1]}
+    assert second.photos_a is None and second.photos_b is None
+
+
+@pytest.mark.parametrize(
+    ("photos", "reason"),
+    [
+        ("0123", "photos_a holds '0123'; expected 16 hexadecimal digits"),
+        (f"{PHOTOS},{PHOTOS}", "photos_a holds"),
+        (" ".join(f"{i:016x}" for i in range(501)), "photos_a names 501 photos, limit 500"),
+    ],
+)
+def test_photos_that_are_none_cost_the_row(tmp_path, photos, reason):
+    file = read(tmp_path, f'sku_id_a,sku_id_b,decision,photos_a\na,b,same,"{photos}"\n')
+    assert [rejected.reason.startswith(reason) for rejected in file.rejected] == [True]
+
+
+def test_the_digest_follows_what_is_said(tmp_path):
+    rows = ["a,b,same,,,", "a,b,different,,,", "a,c,same,,,", "a,b,same,,2026-01-02,"]
+    digests = {read(tmp_path, f"{HEADER}{row}\n").digest() for row in rows}
+    assert len(digests) == len(rows)
+    assert read(tmp_path, f"{HEADER}{rows[0]}\n").digest() in digests

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from dedup_job.config import CandidatesConfig, FetchConfig
+from dedup_job.io.decisions import Decision, DecisionFile, RejectedDecision
 from dedup_job.io.fetch_policy import FetchPolicy
 from dedup_job.io.lease_files import LeaseOwner
 from dedup_job.io.library_trial import TRIALS
@@ -35,6 +36,7 @@ from dedup_job.nightly.machine_checks import (
 )
 from dedup_job.nightly.run_checks import (
     check_catalog,
+    check_decisions,
     check_disk,
     check_lease,
     check_sample,
@@ -424,6 +426,18 @@ def test_free_disk(free_mb, level):
 
 
 # Catalog and photos
+
+
+def test_decisions_that_cannot_be_read_are_counted_before_the_run():
+    said = Decision(0, "a", "b", "same")
+    assert (
+        check_decisions(DecisionFile([said], [], [])).line().endswith("1 decisions about 1 pairs")
+    )
+    found = check_decisions(DecisionFile([said], [RejectedDecision(7, "no ids")], []))
+    assert (
+        found.level is Level.WARN
+        and "1 rows cannot be read, the first is row 7: no ids" in found.detail
+    )
 
 
 def test_a_clean_catalog():
