@@ -61,7 +61,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["dedup_job*", "model_training*"]),
     package_data={
-        "dedup_job": ["py.typed", "models/**/*", "io/log4j2.properties"],
+        "dedup_job": ["py.typed", "models/**/*", "io/log4j2.properties", "gallery/assets/*"],
         "model_training": ["py.typed", "configs/*.yaml"],
     },
     install_requires=CORE,

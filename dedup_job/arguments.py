@@ -113,6 +113,11 @@ def build_parser() -> argparse.ArgumentParser:
     forget = commands.add_parser("forget", help="erase SKUs from everything in a warehouse")
     forget.add_argument("sku_ids", nargs="+", metavar="SKU")
     forget.add_argument("--warehouse", required=True, metavar="DIR")
+    review = commands.add_parser("review", help="write the gallery of the last published run anew")
+    review.add_argument("--warehouse", required=True, metavar="DIR")
+    review.add_argument(
+        "--max-groups", type=_count, metavar="N", help="groups to show [as the run was set]"
+    )
     csv = commands.add_parser("export-csv", help="write a report table as CSV for a spreadsheet")
     csv.add_argument("table", metavar="TABLE", help="a report table, e.g. duplicate_groups")
     csv.add_argument("--warehouse", required=True, metavar="DIR")

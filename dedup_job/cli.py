@@ -150,6 +150,10 @@ def _dispatch(arguments: argparse.Namespace, command: str) -> None:
         from dedup_job.commands.forget import forget_skus
 
         forget_skus(arguments.warehouse, arguments.sku_ids)
+    elif arguments.command == "review":
+        from dedup_job.commands.review import review
+
+        print(review(arguments.warehouse, arguments.max_groups))
     elif arguments.command == "export-csv":
         from dedup_job.commands.export_csv import export_csv
 

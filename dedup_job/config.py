@@ -202,6 +202,14 @@ class GatesConfig(_Section):
     )
 
 
+class GalleryConfig(_Section):
+    """The page on which people look at groups."""
+
+    max_groups: int = Field(
+        10_000, ge=0, description="groups shown, the least certain of all; 0 = no gallery"
+    )
+
+
 class LeaseConfig(_Section):
     """The lock on a warehouse."""
 
@@ -226,6 +234,7 @@ class JobConfig(_Section):
     candidates: CandidatesConfig = CandidatesConfig()
     embed: EmbedConfig = EmbedConfig()
     gates: GatesConfig = GatesConfig()
+    gallery: GalleryConfig = GalleryConfig()
     lease: LeaseConfig = LeaseConfig()
     accept: tuple[str, ...] = Field((), description="gates that this run may break")
     reason: str = Field("", description="why; kept in the run's manifest")
@@ -261,6 +270,7 @@ class JobConfig(_Section):
                 "run_date": True,
                 "embed": True,
                 "gates": True,
+                "gallery": True,
                 "lease": True,
                 "accept": True,
                 "reason": True,

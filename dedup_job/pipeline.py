@@ -54,6 +54,7 @@ from dedup_job.nightly.record import RunRecord, blaming_a_lost_lease, name_run
 from dedup_job.nightly.report_tables import Findings
 from dedup_job.nightly.reporting import publish_run
 from dedup_job.nightly.results import PhotoCounts, RunResult
+from dedup_job.nightly.showing import show_run
 from dedup_job.settings import Settings
 from dedup_job.stages.candidates import SearchOutcome, count_cosines, search_until_recall
 from dedup_job.stages.catalog import (
@@ -182,7 +183,10 @@ def run(settings: Settings) -> RunResult:
             )
             record.context = context
             found = find_duplicates(context, settings, model, memory, order, parts, decisions)
-            return publish_run(record, context, settings, model.calibration, memory, found)
+            result = publish_run(record, context, settings, model.calibration, memory, found)
+            if not record.is_shadow:
+                show_run(context, config, catalog_base(config.catalog), found)
+            return result
 
 
 def choose_run_date(config: JobConfig) -> date:

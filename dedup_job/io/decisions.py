@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from dedup_job.tables import PHOTO_DIGITS
 IDS = ("sku_id_a", "sku_id_b")
 REQUIRED = (*IDS, "decision")
 PHOTOS = ("photos_a", "photos_b")
-COLUMNS = (*REQUIRED, "decided_by", "decided_at", "note", *PHOTOS)
+COLUMNS = (*REQUIRED, "decided_by", "decided_at", "note", *PHOTOS, "escaped")
 WORDS = ("same", "different")
 MAX_ID_CHARS = 1000
 MAX_NAME_CHARS = 200
@@ -116,7 +116,8 @@ def read_decisions(path: str) -> DecisionFile:
 
     CSV (RFC 4180, UTF-8) or Parquet, told apart by content. Columns `sku_id_a`, `sku_id_b` and
     `decision` must be there, `decided_by`, `decided_at` (ISO 8601, UTC unless it says otherwise),
-    `note`, and `photos_a` with `photos_b` (what the gallery exports) may be; others are left alone. Of several decisions about one pair, in either order of
+    `note`, and what the gallery exports, `photos_a`, `photos_b` and `escaped` (`yes`: ids and name begin
+    with an apostrophe that is not theirs), may be; others are left alone. Of several decisions about one pair, in either order of
     its ids, the latest counts; of equally late ones *different*, else the last in the file.
 
     Args:
@@ -214,7 +215,7 @@ def _parse(record: formats.Record) -> Decision:
     """The decision of a row; raises _BadRow."""
     if record.malformed is not None:
         raise _BadRow(record.malformed)
-    values = record.values
+    values = _unescaped(record.values)
     first, second = (_checked_id(name, values[name]) for name in IDS)
     if first == second:
         raise _BadRow(f"sku_id_a and sku_id_b are both {first[:_SHOWN_CHARS]!r}; expected two SKUs")
@@ -232,6 +233,14 @@ def _parse(record: formats.Record) -> Decision:
         photos_a,
         photos_b,
     )
+
+
+def _unescaped(values: Mapping[str, str | None]) -> Mapping[str, str | None]:
+    """Values as they were before the gallery kept a spreadsheet from computing them."""
+    if (values.get("escaped") or "").strip().lower() != "yes":
+        return values
+    texts = {name: (values.get(name) or "").removeprefix("'") for name in (*IDS, "decided_by")}
+    return {**values, **texts}
 
 
 def _checked_id(name: str, value: str | None) -> str:

@@ -20,7 +20,18 @@ ALLOWED = {
     "docs": {"config", "tables", "errors"},
     "io": {"tables", "config", "kernels", "errors", "version"},
     "stages": {"tables", "config", "kernels", "errors", "io.uris"},
-    "nightly": {"stages", "io", "tables", "config", "settings", "kernels", "errors", "version"},
+    "gallery": {"io", "tables", "kernels", "errors"},
+    "nightly": {
+        "gallery",
+        "stages",
+        "io",
+        "tables",
+        "config",
+        "settings",
+        "kernels",
+        "errors",
+        "version",
+    },
     "pipeline": {"nightly", "stages", "io", "tables", "config", "settings", "kernels", "errors"},
     "preflight": {
         "pipeline",
@@ -34,6 +45,7 @@ ALLOWED = {
         "errors",
     },
     "commands": {
+        "gallery",
         "preflight",
         "pipeline",
         "sample",

@@ -1,0 +1,144 @@
+"""The gallery of a published run: what it shows, and the page, from the run's tables alone."""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dedup_job.gallery.cards import Row, build_cards
+from dedup_job.gallery.page import render_page
+from dedup_job.io.manifests import RunManifest, find_table
+from dedup_job.io.storage import Folder
+from dedup_job.io.tables import StoredTable, read_batches
+from dedup_job.io.thumbnails import GALLERY_FOLDER, thumbnails_there
+from dedup_job.tables import (
+    CATALOG_IMAGES,
+    DUPLICATE_GROUPS,
+    DUPLICATE_PAIRS,
+    GROUP_CHANGES,
+    PAIR_DECISIONS,
+    PHOTO_DIGITS,
+)
+
+MAX_GROUPS = 10_000
+PAGE = "index.html"
+SHOWN_PHOTOS = 4  # of a SKU, as in gallery.js
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a gallery shows: DUPLICATE_GROUPS rows, their groups, and the photos of their SKUs."""
+
+    rows: list[Row]
+    groups: set[str]
+    photos: dict[str, list[str]]
+
+    @property
+    def thumbnails(self) -> set[str]:
+        """Photos that a reader sees."""
+        return {photo for of_sku in self.photos.values() for photo in of_sku[:SHOWN_PHOTOS]}
+
+
+def choose_shown(warehouse: Folder, manifest: RunManifest, max_groups: int) -> Shown:
+    """The `max_groups` least certain groups of a run."""
+    stored = find_table(warehouse, manifest, DUPLICATE_GROUPS.name)
+    groups = least_certain(stored, max_groups)
+    rows = list(_rows_of(stored, "group_id", groups))
+    skus = {row["sku_id"] for row in rows}
+    return Shown(rows, groups, _photos(warehouse, manifest, skus))
+
+
+def write_gallery(warehouse: Folder, manifest: RunManifest, shown: Shown) -> str:
+    """Write the page of a run, with the thumbnails that are there; returns where it lies."""
+    there = thumbnails_there(warehouse)
+    cards = build_cards(
+        shown.rows,
+        _rows_of(find_table(warehouse, manifest, DUPLICATE_PAIRS.name), "group_id", shown.groups),
+        _changes(warehouse, manifest, shown.groups),
+        _decisions(warehouse, manifest),
+        shown.photos,
+    )
+    data = {
+        "run_date": manifest.run_date,
+        "store": warehouse.uri,
+        "about": _about(manifest, len(cards)),
+        "groups": cards,
+        "thumbnails": dict.fromkeys(sorted(shown.thumbnails & there), 1),
+    }
+    gallery = warehouse.child(GALLERY_FOLDER)
+    gallery.create()
+    gallery.replace_bytes(PAGE, render_page(data).encode())
+    return gallery.path(PAGE)
+
+
+def most_groups(manifest: RunManifest) -> int:
+    """`gallery.max_groups` of a run."""
+    setting = manifest.config.get("gallery.max_groups", {})
+    return int(setting.get("value", MAX_GROUPS))
+
+
+def least_certain(groups: StoredTable, n: int) -> set[str]:
+    """The groups whose least alike members are least alike, `n` at most; streams."""
+
+    def lowest() -> Iterator[tuple[float, str]]:
+        for part in read_batches(groups, ["group_id", "min_pair_cosine", "is_canonical"]):
+            one_each = part.filter(part["is_canonical"])
+            yield from zip(
+                one_each["min_pair_cosine"].to_pylist(),
+                one_each["group_id"].to_pylist(),
+                strict=True,
+            )
+
+    return {group_id for _, group_id in heapq.nsmallest(n, lowest())}
+
+
+def _rows_of(stored: StoredTable, column: str, wanted: set[str]) -> Iterator[Row]:
+    values = pa.array(sorted(wanted), pa.string())
+    for part in read_batches(stored, stored.table.column_names):
+        yield from part.filter(pc.is_in(part[column], value_set=values)).to_pylist()
+
+
+def _changes(warehouse: Folder, manifest: RunManifest, shown: set[str]) -> dict[str, str]:
+    if manifest.base_run_id is None:  # a first run: everything is new, so nothing stands out
+        return {}
+    stored = find_table(warehouse, manifest, GROUP_CHANGES.name)
+    return {row["group_id"]: row["change"] for row in _rows_of(stored, "group_id", shown)}
+
+
+def _decisions(warehouse: Folder, manifest: RunManifest) -> Iterable[Row]:
+    if PAIR_DECISIONS.name not in manifest.tables:
+        return []
+    stored = find_table(warehouse, manifest, PAIR_DECISIONS.name)
+    return _rows_of(stored, "outcome", {"reopened"})
+
+
+def _photos(warehouse: Folder, manifest: RunManifest, skus: set[str]) -> dict[str, list[str]]:
+    """The photos of each SKU's product, in the order of the catalog."""
+    images = find_table(warehouse, manifest, CATALOG_IMAGES.name)
+    columns = ["sku_id", "block", "product", "position", "content_sha256", "in_catalog", "reason"]
+    products: dict[tuple[str, str], str] = {}
+    values = pa.array(sorted(skus), pa.string())
+    for part in read_batches(images, columns):
+        for row in part.filter(pc.is_in(part["sku_id"], value_set=values)).to_pylist():
+            products[row["block"], row["product"]] = row["sku_id"]
+    names = pa.array(sorted({product for _, product in products}), pa.string())
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for part in read_batches(images, columns):
+        kept = pc.and_(pc.is_in(part["product"], value_set=names), part["in_catalog"])
+        for row in part.filter(kept).to_pylist():
+            sku = products.get((row["block"], row["product"]))
+            if sku is not None and row["reason"] is None:
+                found[sku].append((row["position"], row["content_sha256"][:PHOTO_DIGITS]))
+    return {sku: [*dict.fromkeys(photo for _, photo in sorted(of))] for sku, of in found.items()}
+
+
+def _about(manifest: RunManifest, n_shown: int) -> str:
+    threshold, n_groups = manifest.facts["min_cosine"], int(manifest.facts["n_groups"])
+    which = "" if n_shown == n_groups else f", of which the {n_shown} least certain are shown"
+    return (
+        f"{n_groups} groups{which}. Run {manifest.run_id}, threshold {threshold:.3f}. The least "
+        "certain come first."
+    )
