@@ -47,6 +47,8 @@ DEV = [
     "types-PyYAML",
     "types-tqdm",
     "pre-commit>=4,<5",
+    # drives the browser that the machine has (Debian: apt-get install chromium); brings none itself
+    "playwright>=1.65,<2",
     "build>=1.2,<2",
     "venv-pack>=0.2,<0.3",
 ]

@@ -183,10 +183,8 @@ def run(settings: Settings) -> RunResult:
             )
             record.context = context
             found = find_duplicates(context, settings, model, memory, order, parts, decisions)
-            result = publish_run(record, context, settings, model.calibration, memory, found)
-            if not record.is_shadow:
-                show_run(context, config, catalog_base(config.catalog), found)
-            return result
+            show = partial(show_run, context, config, catalog_base(config.catalog), found)
+            return publish_run(record, context, settings, model.calibration, memory, found, show)
 
 
 def choose_run_date(config: JobConfig) -> date:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dedup_job.commands.maintenance import Maintenance, delete_unfinished_work, maintain
+from dedup_job.gallery.writing import drop_unseen
 from dedup_job.io.content_merge import (
     Keep,
     Merged,
@@ -21,6 +22,7 @@ from dedup_job.io.embedding_store import EmbeddingStore, embedding_stores
 from dedup_job.io.manifests import RunManifest, find_table, list_runs, newest_published
 from dedup_job.io.storage import Folder, open_warehouse
 from dedup_job.io.tables import read_batches
+from dedup_job.io.thumbnails import thumbnails_there
 from dedup_job.tables import CATALOG_IMAGES
 
 logger = logging.getLogger("dedup_job")
@@ -41,6 +43,7 @@ class Compaction:
     bytes_after: int = 0
     contents_dropped: int = 0
     repeats_dropped: int = 0
+    thumbnails_dropped: int = 0
     models_dropped: list[str] = field(default_factory=list)
     is_changed: bool = False
 
@@ -53,7 +56,8 @@ class Compaction:
             f"  before    {_files(self.files_before)}, {self.bytes_before / 1e6:.1f} MB",
             f"  after     {_files(self.files_after)}, {self.bytes_after / 1e6:.1f} MB",
             f"  dropped   {self.contents_dropped} contents that no catalog row of the last days "
-            f"names, {self.repeats_dropped} repeated rows",
+            f"names, {self.repeats_dropped} repeated rows, {self.thumbnails_dropped} thumbnails that "
+            "the gallery does not show",
         ]
         if self.models_dropped:
             lines.append(f"  retired   {', '.join(self.models_dropped)}")
@@ -82,8 +86,8 @@ def compact(
     """Merge the files of the embedding store, and drop what nothing uses.
 
     Dropped are models that neither the newest published run nor any run of the last days used,
-    contents that no row of `catalog_images` of the last days names, repeated contents, and files
-    that do not count. All days are counted back from the newest run if that is older than today: a
+    contents that no row of `catalog_images` of the last days names, repeated contents, files
+    that do not count, and thumbnails that the gallery does not show. All days are counted back from the newest run if that is older than today: a
     warehouse that rests loses nothing. Without a published run only files are merged.
 
     Args:
@@ -116,6 +120,10 @@ def compact(
                 continue
             _compact_store(store, keep, warehouse, work, done, int(target_bytes * _LARGEST))
             _measure(done, store, "after")
+        if newest is not None and thumbnails_there(warehouse):
+            work.lease.check()
+            done.thumbnails_dropped = drop_unseen(warehouse, newest)
+            done.is_changed |= done.thumbnails_dropped > 0
     return done
 
 

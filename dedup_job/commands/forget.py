@@ -28,6 +28,7 @@ from dedup_job.commands.erasure import (
 )
 from dedup_job.commands.maintenance import Maintenance, delete_unfinished_work, maintain
 from dedup_job.errors import ConfigError, DedupError
+from dedup_job.gallery.writing import forget_photos
 from dedup_job.io.content_merge import is_sorted_file
 from dedup_job.io.embedding_store import EmbeddingStore, embedding_stores
 from dedup_job.io.manifests import LATEST, MANIFEST_FORMAT
@@ -116,6 +117,7 @@ def forget(warehouse: Folder, sku_ids: Collection[str]) -> Forgetting:
             _erase_run(warehouse, name, document, forgotten, work, done)
         _copy_latest(warehouse, documents)
         _delete_unnamed(warehouse, documents)
+        forget_photos(warehouse, forgotten.contents)
     return done
 
 

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 
 from dedup_job.gallery.cards import Row, build_cards
 from dedup_job.gallery.page import render_page
-from dedup_job.io.manifests import RunManifest, find_table
+from dedup_job.io.manifests import RunManifest, find_table, newest_published
 from dedup_job.io.storage import Folder
 from dedup_job.io.tables import StoredTable, read_batches
-from dedup_job.io.thumbnails import GALLERY_FOLDER, thumbnails_there
+from dedup_job.io.thumbnails import GALLERY_FOLDER, delete_thumbnails, thumbnails_there
 from dedup_job.tables import (
     CATALOG_IMAGES,
     DUPLICATE_GROUPS,
@@ -72,6 +72,28 @@ def write_gallery(warehouse: Folder, manifest: RunManifest, shown: Shown) -> str
     gallery.create()
     gallery.replace_bytes(PAGE, render_page(data).encode())
     return gallery.path(PAGE)
+
+
+def forget_photos(warehouse: Folder, contents: Collection[str]) -> None:
+    """Delete the thumbnails of contents, and write the page anew, if there is one.
+
+    The page goes first: whatever fails then, it names nobody any more.
+    """
+    gallery = warehouse.child(GALLERY_FOLDER)
+    had_page = PAGE in gallery.file_names()
+    gallery.delete_file(PAGE)
+    delete_thumbnails(warehouse, {content[:PHOTO_DIGITS] for content in contents})
+    manifest = newest_published(warehouse) if had_page else None
+    if manifest is not None:
+        write_gallery(warehouse, manifest, choose_shown(warehouse, manifest, most_groups(manifest)))
+
+
+def drop_unseen(warehouse: Folder, manifest: RunManifest) -> int:
+    """Delete thumbnails that the gallery of a run does not show; returns how many."""
+    shown = choose_shown(warehouse, manifest, most_groups(manifest)).thumbnails
+    unseen = thumbnails_there(warehouse) - shown
+    delete_thumbnails(warehouse, unseen)
+    return len(unseen)
 
 
 def most_groups(manifest: RunManifest) -> int:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -54,8 +54,11 @@ def publish_run(
     calibration: Calibration,
     memory: Memory,
     found: Findings,
+    show: Callable[[], None],
 ) -> RunResult:
     """Write, audit and publish all tables of a run.
+
+    `show` is called once the run is published, while what it found still lies in staging.
 
     Raises:
         GateError: a quality gate is broken; nothing is published.
@@ -82,7 +85,10 @@ def publish_run(
     reports[RUNS.name] = store_rows(context, [run_row], RUNS)
     reports[RUN_METRICS.name] = store_rows(context, metrics, RUN_METRICS)
     keep_runs = None if record.is_shadow else settings.config.keep_runs
-    _publish(record, context, reports, staged.state, keep_runs)
+    _publish(record, context, reports, staged.state)
+    if not record.is_shadow:
+        show()
+    _clean_up(context, keep_runs)
     return result
 
 
@@ -91,7 +97,6 @@ def _publish(
     context: RunContext,
     reports: Mapping[str, StoredTable],
     state: Mapping[str, StoredTable],
-    keep_runs: int | None,
 ) -> None:
     """Files that no reader looks at first, then what all readers see, then the manifest."""
     warehouse, is_shadow = context.warehouse, record.is_shadow
@@ -113,7 +118,6 @@ def _publish(
     if not is_shadow:
         point_latest(warehouse, manifest)
     reach("after_manifest")
-    _clean_up(context, keep_runs)
 
 
 def _clean_up(context: RunContext, keep_runs: int | None) -> None:

@@ -16,13 +16,15 @@ from dedup_job.io.embedding_store import EmbeddingStore
 from dedup_job.io.lease import acquire_lease
 from dedup_job.io.storage import Folder
 from dedup_job.io.tables import StoredTable, read_rows, write_rows
-from dedup_job.tables import IMAGE_EMBEDDINGS
+from dedup_job.io.thumbnails import store_thumbnail, thumbnails_there
+from dedup_job.tables import CATALOG_IMAGES, DUPLICATE_GROUPS, IMAGE_EMBEDDINGS
 from tests.unit.warehouses import (
     MODEL,
     add_embeddings,
     image,
     publish,
     publish_images,
+    row_of,
     sha,
     stored_embeddings,
     vector,
@@ -269,3 +271,30 @@ def test_hashes_are_found_by_their_first_bits():
     found = is_in_sorted(hash_prefixes(pa.chunked_array([shas])), known)
     assert found.tolist() == [i % 2 == 0 for i in range(100)]
     assert is_in_sorted(np.zeros(3, np.uint64), np.empty(0, np.uint64)).tolist() == [False] * 3
+
+
+def test_thumbnails_that_the_gallery_does_not_show_are_dropped(tmp_path):
+    warehouse = Folder(str(tmp_path / "warehouse"))
+    place = warehouse.child("_work")
+    rows = {
+        DUPLICATE_GROUPS: [
+            row_of(
+                DUPLICATE_GROUPS,
+                group_id="g",
+                sku_id=sku,
+                canonical_sku_id="A",
+                is_canonical=sku == "A",
+            )
+            for sku in "AB"
+        ],
+        CATALOG_IMAGES: [image(sku, sku) for sku in "ABC"],
+    }
+    publish(
+        warehouse, "r1", {t.name: write_rows(r, t, place.child(t.name)) for t, r in rows.items()}
+    )
+    for photo in "ABC":
+        store_thumbnail(warehouse, sha(photo)[:16], b"a picture")
+    done = compact(warehouse)
+    assert done.thumbnails_dropped == 1 and "1 thumbnails" in done.summary()
+    assert thumbnails_there(warehouse) == {sha(photo)[:16] for photo in "AB"}
+    assert not compact(warehouse).is_changed

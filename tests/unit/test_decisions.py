@@ -244,3 +244,11 @@ def test_the_digest_follows_what_is_said(tmp_path):
     digests = {read(tmp_path, f"{HEADER}{row}\n").digest() for row in rows}
     assert len(digests) == len(rows)
     assert read(tmp_path, f"{HEADER}{rows[0]}\n").digest() in digests
+
+
+def test_what_the_gallery_escaped_is_what_it_was(tmp_path):
+    header = "sku_id_a,sku_id_b,decision,decided_by,escaped\n"
+    rows = "'=cmd(),'b,same,'ann,yes\n'=cmd(),b,same,,\n"
+    first, second = read(tmp_path, header + rows).decisions
+    assert (first.pair, first.decided_by) == (("=cmd()", "b"), "ann")
+    assert second.pair == ("'=cmd()", "b")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from datetime import date
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from dedup_job.commands.compact import compact
 from dedup_job.commands.erasure import repair_group
 from dedup_job.commands.forget import forget, forget_skus
+from dedup_job.commands.review import review
 from dedup_job.errors import ConfigError, DedupError, WarehouseBusy
 from dedup_job.io.embedding_store import EmbeddingStore
 from dedup_job.io.lease import acquire_lease
@@ -17,11 +19,13 @@ from dedup_job.io.manifests import find_table, list_runs, newest_published, read
 from dedup_job.io.publish import place_partition, publish_state, store_run_tables
 from dedup_job.io.storage import Folder, open_warehouse
 from dedup_job.io.tables import read_rows, write_rows
+from dedup_job.io.thumbnails import store_thumbnail, thumbnails_there
 from dedup_job.tables import (
     CATALOG_IMAGES,
     DUPLICATE_GROUPS,
     DUPLICATE_PAIRS,
     GROUP_CHANGES,
+    PHOTO_DIGITS,
     PLACEHOLDER_IMAGES,
     REJECTED_IMAGES,
     RUNS,
@@ -233,6 +237,18 @@ def test_no_trace_is_left_and_manifests_are_true(warehouse):
     assert "nothing named" not in done.summary()
     assert done.rows[CATALOG_IMAGES.name] >= 2
     assert newest_published(warehouse).run_id == f"run of {NIGHTS[1]}"
+
+
+def test_the_gallery_forgets_too(warehouse):
+    for photo in (f"{SKU}-own", "photo A"):
+        store_thumbnail(warehouse, sha(photo)[:PHOTO_DIGITS], b"a picture")
+    page = Path(review(warehouse.uri)).name
+    gallery = warehouse.child("gallery")
+    assert SKU in gallery.read_bytes(page).decode()
+    forget(warehouse, SKUS)
+    shown = gallery.read_bytes(page).decode()
+    assert SKU not in shown and '"sku":"A"' in shown
+    assert thumbnails_there(warehouse) == {sha("photo A")[:PHOTO_DIGITS]}
 
 
 def test_what_is_left_of_the_reports(warehouse):

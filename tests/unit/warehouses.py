@@ -92,7 +92,7 @@ def publish(warehouse, run_id, tables, run_date="2026-11-23", status="published"
         finished_at=f"{run_date}T02:00:00+00:00",
         version="0",
         config={},
-        facts={"model_id": values.pop("model", MODEL)},
+        facts={"model_id": values.pop("model", MODEL), "n_groups": 2, "min_cosine": 0.9},
         tables={name: describe_table(stored, warehouse) for name, stored in tables.items()},
         **values,
     )
