@@ -251,6 +251,16 @@ PAIR_DECISIONS = _table(
     _RUN_ID,
 )
 
+REVIEW_SAMPLE = _table(
+    "review_sample",
+    "a member of a group that was drawn at random for review, tonight or on a night before",
+    Column("drawn_on", "date", "run date of the night that drew the group"),
+    Column("group_id", "string", "the group as it was then"),
+    Column("sku_id", "string", "the member"),
+    Column("canonical_sku_id", "string", "the survivor"),
+    _RUN_ID,
+)
+
 RUNS = _table(
     "runs",
     "a run",
@@ -298,6 +308,7 @@ REPORT_TABLES = (
     PLACEHOLDER_IMAGES,
     LOOK_ALIKE_IDS,
     PAIR_DECISIONS,
+    REVIEW_SAMPLE,
     RUNS,
     RUN_METRICS,
 )

@@ -19,6 +19,7 @@ from dedup_job.tables import (
     PAIR_DECISIONS,
     PLACEHOLDER_IMAGES,
     REJECTED_IMAGES,
+    REVIEW_SAMPLE,
     SCORED_PAIRS,
     SEARCHED_CONTENTS,
 )
@@ -32,6 +33,7 @@ _SKU_COLUMNS = {
     REJECTED_IMAGES.name: ["sku_id"],
     LOOK_ALIKE_IDS.name: ["sku_id"],
     PAIR_DECISIONS.name: ["sku_id_a", "sku_id_b"],
+    REVIEW_SAMPLE.name: ["sku_id", "canonical_sku_id"],
     CATALOG_IMAGES.name: ["sku_id"],
 }
 _CONTENT_COLUMNS = {

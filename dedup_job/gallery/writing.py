@@ -4,6 +4,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import date
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +22,7 @@ from dedup_job.tables import (
     GROUP_CHANGES,
     PAIR_DECISIONS,
     PHOTO_DIGITS,
+    REVIEW_SAMPLE,
 )
 
 MAX_GROUPS = 10_000
@@ -30,10 +32,18 @@ SHOWN_PHOTOS = 4  # of a SKU, as in gallery.js
 
 @dataclass(frozen=True)
 class Shown:
-    """What a gallery shows: DUPLICATE_GROUPS rows, their groups, and the photos of their SKUs."""
+    """What a gallery shows.
+
+    Attributes:
+        rows: of DUPLICATE_GROUPS.
+        groups: their ids.
+        sample: those of them that were drawn at random.
+        photos: of their SKUs.
+    """
 
     rows: list[Row]
     groups: set[str]
+    sample: frozenset[str]
     photos: dict[str, list[str]]
 
     @property
@@ -43,12 +53,13 @@ class Shown:
 
 
 def choose_shown(warehouse: Folder, manifest: RunManifest, max_groups: int) -> Shown:
-    """The `max_groups` least certain groups of a run."""
+    """The `max_groups` least certain groups of a run, and those drawn at random."""
     stored = find_table(warehouse, manifest, DUPLICATE_GROUPS.name)
-    groups = least_certain(stored, max_groups)
+    sample = _sample(warehouse, manifest)
+    groups = least_certain(stored, max_groups) | sample
     rows = list(_rows_of(stored, "group_id", groups))
     skus = {row["sku_id"] for row in rows}
-    return Shown(rows, groups, _photos(warehouse, manifest, skus))
+    return Shown(rows, groups, frozenset(sample), _photos(warehouse, manifest, skus))
 
 
 def write_gallery(warehouse: Folder, manifest: RunManifest, shown: Shown) -> str:
@@ -60,6 +71,7 @@ def write_gallery(warehouse: Folder, manifest: RunManifest, shown: Shown) -> str
         _changes(warehouse, manifest, shown.groups),
         _decisions(warehouse, manifest),
         shown.photos,
+        shown.sample,
     )
     data = {
         "run_date": manifest.run_date,
@@ -130,6 +142,19 @@ def _changes(warehouse: Folder, manifest: RunManifest, shown: set[str]) -> dict[
     return {row["group_id"]: row["change"] for row in _rows_of(stored, "group_id", shown)}
 
 
+def _sample(warehouse: Folder, manifest: RunManifest) -> set[str]:
+    if REVIEW_SAMPLE.name not in manifest.tables:
+        return set()
+    tonight = date.fromisoformat(manifest.run_date)
+    stored = find_table(warehouse, manifest, REVIEW_SAMPLE.name)
+    return {
+        row["group_id"]
+        for part in read_batches(stored, ["drawn_on", "group_id"])
+        for row in part.to_pylist()
+        if row["drawn_on"] == tonight
+    }
+
+
 def _decisions(warehouse: Folder, manifest: RunManifest) -> Iterable[Row]:
     if PAIR_DECISIONS.name not in manifest.tables:
         return []
@@ -159,8 +184,18 @@ def _photos(warehouse: Folder, manifest: RunManifest, skus: set[str]) -> dict[st
 
 def _about(manifest: RunManifest, n_shown: int) -> str:
     threshold, n_groups = manifest.facts["min_cosine"], int(manifest.facts["n_groups"])
-    which = "" if n_shown == n_groups else f", of which the {n_shown} least certain are shown"
-    return (
+    which = "" if n_shown == n_groups else f", of which {n_shown} are shown, the least certain"
+    lines = (
         f"{n_groups} groups{which}. Run {manifest.run_id}, threshold {threshold:.3f}. The least "
         "certain come first."
+    )
+    reviewed = manifest.facts.get("reviewed") or {"n_groups": 0}
+    if not reviewed["n_groups"]:
+        return (
+            f"{lines} Review the random sample, and the next run tells the precision of all groups."
+        )
+    share = reviewed["n_right"] / reviewed["n_groups"]
+    return (
+        f"{lines} Of {reviewed['n_groups']} reviewed groups that were drawn at random {share:.1%} are "
+        f"right (95 % interval {reviewed['low']:.1%} to {reviewed['high']:.1%})."
     )

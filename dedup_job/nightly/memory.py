@@ -29,6 +29,7 @@ from dedup_job.tables import (
     DUPLICATE_GROUPS,
     DUPLICATE_PAIRS,
     PAIR_DECISIONS,
+    REVIEW_SAMPLE,
     SCORED_PAIRS,
     SEARCHED_CONTENTS,
 )
@@ -96,6 +97,12 @@ class Memory:
         if self.newest is None or PAIR_DECISIONS.name not in self.newest.tables:
             return None
         return find_table(self.warehouse, self.newest, PAIR_DECISIONS.name)
+
+    def drawn_before(self) -> StoredTable | None:
+        """REVIEW_SAMPLE of the base run, where it has one."""
+        if self.base is None or REVIEW_SAMPLE.name not in self.base.tables:
+            return None
+        return find_table(self.warehouse, self.base, REVIEW_SAMPLE.name)
 
     def stored_base_groups(self) -> StoredTable | None:
         """DUPLICATE_GROUPS of the base run, where it lies."""

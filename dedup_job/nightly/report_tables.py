@@ -12,6 +12,7 @@ from dedup_job.kernels.calibration import Calibration
 from dedup_job.nightly.context import RunContext
 from dedup_job.nightly.memory import Memory
 from dedup_job.nightly.results import PhotoCounts, RowCounts
+from dedup_job.nightly.sampling import judge_sample, sample_groups
 from dedup_job.stages.candidates import SearchOutcome
 from dedup_job.stages.changes import group_changes
 from dedup_job.stages.decided import Row
@@ -29,6 +30,7 @@ from dedup_job.stages.reports import (
     report_placeholders,
     report_rejects,
 )
+from dedup_job.stages.review_sample import ReviewedPrecision
 from dedup_job.tables import (
     CATALOG_IMAGES,
     DUPLICATE_GROUPS,
@@ -39,6 +41,7 @@ from dedup_job.tables import (
     PAIR_DECISIONS,
     PLACEHOLDER_IMAGES,
     REJECTED_IMAGES,
+    REVIEW_SAMPLE,
     SCORED_PAIRS,
     SEARCHED_CONTENTS,
     Table,
@@ -87,12 +90,14 @@ class Staged:
             published already, or nothing is.
         embeddings: IMAGE_EMBEDDINGS that the store does not hold yet.
         rows: where every catalog row ended.
+        reviewed: what reviews say of groups that were drawn at random.
     """
 
     reports: dict[str, StoredTable]
     state: dict[str, StoredTable]
     embeddings: StoredTable
     rows: RowCounts
+    reviewed: ReviewedPrecision
 
 
 def stage_tables(
@@ -125,15 +130,18 @@ def stage_tables(
         embeddings = pool.submit(_store_new_embeddings, context, found, store)
         try:
             decisions = [{**row, "run_id": context.run_id} for row in found.decisions]
+            sample = sample_groups(context, memory, groups.result()[0])
             reports = _by_name(
                 [
                     *groups.result(),
                     *(other.result() for other in others),
                     store_rows(context, decisions, PAIR_DECISIONS),
+                    store_rows(context, sample, REVIEW_SAMPLE),
                 ]
             )
             return Staged(
                 reports=reports,
+                reviewed=judge_sample(context, sample, found.decisions),
                 state=_by_name(one.result() for one in state),
                 embeddings=embeddings.result(),
                 rows=_row_counts(found, origins.result(), reports[REJECTED_IMAGES.name].n_rows),

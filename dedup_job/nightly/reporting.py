@@ -28,11 +28,13 @@ from dedup_job.nightly.memory import Memory
 from dedup_job.nightly.record import RunRecord
 from dedup_job.nightly.report_tables import (
     Findings,
+    Staged,
     stage_tables,
     store_rows,
 )
-from dedup_job.nightly.results import RowCounts, RunResult
+from dedup_job.nightly.results import RunResult
 from dedup_job.settings import Settings
+from dedup_job.stages.review_sample import ReviewedPrecision
 from dedup_job.tables import (
     DUPLICATE_GROUPS,
     DUPLICATE_PAIRS,
@@ -74,12 +76,12 @@ def publish_run(
         store.append(staged.embeddings, context.run_id)
         staged.rows.check()
     reports = staged.reports
-    result = _summarise(record, context, settings, found, staged.rows, reports)
+    result = _summarise(record, context, settings, found, staged)
     audit_run(record, context, settings, memory, found, result, calibration.model_id, reports)
     reach("after_audit")
 
     run_row = _run_row(context, settings, calibration, result)
-    record.facts = _facts(run_row, settings, found)
+    record.facts = _facts(run_row, settings, found, staged.reviewed)
     _measure(context, found, result, record)
     metrics = [{**asdict(metric), "run_id": context.run_id} for metric in context.metrics]
     reports[RUNS.name] = store_rows(context, [run_row], RUNS)
@@ -147,7 +149,12 @@ def _is_backfill(context: RunContext, memory: Memory) -> bool:
     return memory.newest is not None and memory.newest.run_date > context.run_date.isoformat()
 
 
-def _facts(run_row: Mapping[str, object], settings: Settings, found: Findings) -> dict[str, object]:
+def _facts(
+    run_row: Mapping[str, object],
+    settings: Settings,
+    found: Findings,
+    reviewed: ReviewedPrecision,
+) -> dict[str, object]:
     facts = {key: value for key, value in run_row.items() if not isinstance(value, datetime)}
     outcome, effort = found.outcome, found.outcome.effort
     # What the next night must know to carry tonight's pairs over.
@@ -160,6 +167,7 @@ def _facts(run_row: Mapping[str, object], settings: Settings, found: Findings) -
         "fan_out": effort.fan_out,
     }
     facts["photos"] = asdict(found.photo_counts)
+    facts["reviewed"] = asdict(reviewed)
     return facts
 
 
@@ -168,9 +176,9 @@ def _summarise(
     context: RunContext,
     settings: Settings,
     found: Findings,
-    rows: RowCounts,
-    reports: Mapping[str, StoredTable],
+    staged: Staged,
 ) -> RunResult:
+    reports = staged.reports
     threshold, recall = found.outcome.threshold, found.outcome.estimate
     wall_time_s = (datetime.now(UTC) - context.started_at).total_seconds()
     groups = reports[DUPLICATE_GROUPS.name]
@@ -185,7 +193,7 @@ def _summarise(
         resumed_from=journal.adopted_from,
         resumed_steps=tuple(journal.reused),
         warehouse=context.warehouse.uri,
-        rows=rows,
+        rows=staged.rows,
         photos=counts,
         changes=_count(context, reports[GROUP_CHANGES.name], "change"),
         rejects_by_reason=_count(context, reports[REJECTED_IMAGES.name], "reason"),
@@ -200,6 +208,7 @@ def _summarise(
         n_grouped_skus=groups.n_rows,
         n_look_alike_skus=reports[LOOK_ALIKE_IDS.name].n_rows,
         decisions=dict(sorted(Counter(row["outcome"] for row in found.decisions).items())),
+        reviewed=staged.reviewed,
         wall_time_s=wall_time_s,
         photos_per_s=n_photos / max(context.seconds_of("embeddings"), 1e-9),
         dollars_per_million_photos=_cost(context, settings, n_photos, wall_time_s),
@@ -233,6 +242,12 @@ def _measure(context: RunContext, found: Findings, result: RunResult, record: Ru
         context.measure("embeddings", f"{unit}_{name}", value, unit)
     for change, value in result.changes.items():
         context.measure("groups", f"groups_{change}", value, "groups")
+    reviewed = result.reviewed
+    context.measure("groups", "reviewed_groups", reviewed.n_groups, "groups")
+    context.measure("groups", "reviewed_precision", reviewed.share, "1")
+    low, high = (reviewed.low, reviewed.high) if reviewed.n_groups else (None, None)
+    context.measure("groups", "reviewed_precision_low", low, "1")
+    context.measure("groups", "reviewed_precision_high", high, "1")
     for name, value in result.decisions.items():
         context.measure("groups", f"decisions_{name}", value, "decisions")
     outcome = found.outcome

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dedup_job.errors import DedupError
+from dedup_job.stages.review_sample import ReviewedPrecision
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class RunResult:
     n_grouped_skus: int
     n_look_alike_skus: int
     decisions: dict[str, int]
+    reviewed: ReviewedPrecision
     wall_time_s: float
     photos_per_s: float
     dollars_per_million_photos: float | None
@@ -110,6 +112,12 @@ class RunResult:
         if self.decisions:
             counted = ", ".join(f"{n} {outcome}" for outcome, n in self.decisions.items())
             lines += [f"  decisions      {counted} (table pair_decisions)"]
+        if self.reviewed.share is not None:
+            lines += [
+                f"  reviewed       {self.reviewed.n_right} of {self.reviewed.n_groups} groups drawn at "
+                f"random are right: {self.reviewed.share:.3f} ({self.reviewed.low:.3f} to "
+                f"{self.reviewed.high:.3f})"
+            ]
         lines += [f"  note           {self.threshold_note}"] if self.threshold_note else []
         if self.resumed_from:
             steps = ", ".join(self.resumed_steps) or "nothing"

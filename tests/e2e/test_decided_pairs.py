@@ -145,3 +145,14 @@ def test_a_decision_reopens_when_its_photo_changes_until_somebody_decides_anew(n
     assert sets(nights[3][1]) == ["ab", "de", "fg", "ij"]
     told = {row["decision_row"]: row["outcome"] for row in nights[3][1]["pair_decisions"]}
     assert (told[1], told[8], told[9]) == ("superseded", "applied", "rejected")
+
+
+def test_reviews_of_drawn_groups_tell_the_precision(nights):
+    """All groups are drawn here: abc and kl of the first night are wrong, de, fg and ij are right."""
+    reviewed = [(result.reviewed.n_groups, result.reviewed.n_right) for result, _ in nights]
+    assert reviewed == [(0, 0), (2, 0), (5, 3), (5, 3)]
+    result, reports = nights[2]
+    metrics = {row["metric"]: row["value"] for row in reports["run_metrics"]}
+    assert metrics["reviewed_precision"] == 0.6
+    assert metrics["reviewed_precision_low"] < 0.2 < 0.9 < metrics["reviewed_precision_high"]
+    assert "3 of 5 groups drawn at random are right: 0.600" in result.summary()
