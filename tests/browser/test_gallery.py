@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
+from benchmarks.gallery import draw_page
 from dedup_job.commands.export_csv import export_csv
-from dedup_job.gallery.page import render_page
 from dedup_job.io.decisions import read_decisions
 from tests.e2e.jobs import read_report, run_job, write_csv
 from tests.photos import draw_photo, encode
@@ -172,32 +172,9 @@ CONTRASTS = """() => {
 }"""
 
 
-def many_groups(n):
-    """A page's data: groups of three, each member with a photo that has no thumbnail."""
-    return [
-        {
-            "id": f"g20260101-{i:016x}",
-            "type": "near",
-            "p": 0.5 + i / (2 * n),
-            "lowest": 0.9,
-            "settled": False,
-            "reopened": False,
-            "sample": False,
-            "change": None,
-            "members": [
-                {"sku": f"SKU-{3 * i + j}", "cosine": 0.95, "p": 0.9, "type": "near", "said": None}
-                | {"photos": [f"{3 * i + j:016x}"]}
-                for j in range(3)
-            ],
-        }
-        for i in range(n)
-    ]
-
-
 def test_ten_thousand_groups_are_one_page_that_can_be_used(open_page, tmp_path):
-    data = {"run_date": "2026-01-01", "store": "x", "about": "", "thumbnails": {}}
     path = tmp_path / "index.html"
-    path.write_text(render_page({**data, "groups": many_groups(10_000)}))
+    path.write_text(draw_page(10_000))
     page = open_page(path)
     assert page.locator("article").count() == 24
     page.get_by_label("SKU or group").fill("sku-29999")
