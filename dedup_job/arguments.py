@@ -118,6 +118,13 @@ def build_parser() -> argparse.ArgumentParser:
     review.add_argument(
         "--max-groups", type=_count, metavar="N", help="groups to show [as the run was set]"
     )
+    find = commands.add_parser("find", help="print the listings that look like a photo")
+    find.add_argument("photo", metavar="PHOTO", help="a file")
+    find.add_argument("--warehouse", required=True, metavar="DIR")
+    find.add_argument("--top", type=_count, default=10, metavar="N", help="SKUs to print [10]")
+    find.add_argument("--model", default="", metavar="BUNDLE", help="the model of the run")
+    find.add_argument("--rebuild", action="store_true", help="build the search index anew")
+    find.add_argument("--json", action="store_true", help="print JSON")
     csv = commands.add_parser("export-csv", help="write a report table as CSV for a spreadsheet")
     csv.add_argument("table", metavar="TABLE", help="a report table, e.g. duplicate_groups")
     csv.add_argument("--warehouse", required=True, metavar="DIR")

@@ -150,6 +150,17 @@ def _dispatch(arguments: argparse.Namespace, command: str) -> None:
         from dedup_job.commands.forget import forget_skus
 
         forget_skus(arguments.warehouse, arguments.sku_ids)
+    elif arguments.command == "find":
+        from dedup_job.commands.find import find
+
+        find(
+            arguments.warehouse,
+            arguments.photo,
+            arguments.top,
+            arguments.model,
+            rebuild=arguments.rebuild,
+            as_json=arguments.json,
+        )
     elif arguments.command == "review":
         from dedup_job.commands.review import review
 

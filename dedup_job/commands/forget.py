@@ -32,6 +32,7 @@ from dedup_job.gallery.writing import forget_photos
 from dedup_job.io.content_merge import is_sorted_file
 from dedup_job.io.embedding_store import EmbeddingStore, embedding_stores
 from dedup_job.io.manifests import LATEST, MANIFEST_FORMAT
+from dedup_job.io.search_index import INDEX_FOLDER
 from dedup_job.io.storage import RUNS_FOLDER, STATE_FOLDER, Folder, open_warehouse
 from dedup_job.io.tables import StoredTable, TableFile, list_table, read_batches, write_batches
 from dedup_job.tables import (
@@ -118,6 +119,7 @@ def forget(warehouse: Folder, sku_ids: Collection[str]) -> Forgetting:
         _copy_latest(warehouse, documents)
         _delete_unnamed(warehouse, documents)
         forget_photos(warehouse, forgotten.contents)
+        warehouse.child(INDEX_FOLDER).delete()  # the next `find` builds it anew
     return done
 
 

@@ -51,6 +51,7 @@ ALLOWED = {
         "sample",
         "io",
         "tables",
+        "config",
         "settings",
         "kernels",
         "errors",

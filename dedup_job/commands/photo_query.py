@@ -1,0 +1,66 @@
+"""Photos of a user, seen as the nightly job sees them: one decoder, one model, one calibration."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dedup_job.config import ImagesConfig, JobConfig
+from dedup_job.errors import ConfigError, ImageRejected
+from dedup_job.io.bundles import locate_bundle
+from dedup_job.io.decoding import open_decoder
+from dedup_job.kernels.calibration import Calibration, read_calibration
+from dedup_job.kernels.images import Pixels
+from dedup_job.kernels.model import load_embedder
+from dedup_job.kernels.neighbours import Vectors
+
+
+class PhotoModel:
+    """The model of a bundle, ready for photos from files.
+
+    Args:
+        bundle: as `--model`.
+
+    Raises:
+        ModelContractError, ConfigError: as of a run.
+    """
+
+    def __init__(self, bundle: str) -> None:
+        directory = locate_bundle(bundle)
+        self._embedder = load_embedder(directory)
+        manifest = self._embedder.manifest
+        self.model_id = manifest.model_id
+        self.calibration: Calibration = read_calibration(directory, manifest.model_id)
+        limits = ImagesConfig()
+        self._decoder = open_decoder(
+            JobConfig().image_limits(),
+            limits.decode_timeout_s,
+            limits.decode_memory_mb,
+            manifest.input_px,
+            manifest.blur_sigma_px,
+        )
+
+    def prepare(self, path: Path) -> Pixels:
+        """uint8 (size, size, 3) RGB, as the model takes it.
+
+        Raises:
+            ConfigError: the file cannot be read, or is no usable photo.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"photo {path}: {error.strerror}") from None
+        try:
+            return self._decoder.prepare(data).pixels
+        except ImageRejected as rejected:
+            raise ConfigError(
+                f"photo {path} cannot be used: {rejected.reason}: {rejected.detail}"
+            ) from None
+
+    def embed(self, paths: Sequence[Path]) -> Vectors:
+        """float32 (n, d), unit L2 norm; raises as `prepare`."""
+        return self.embed_pixels(np.stack([self.prepare(path) for path in paths]))
+
+    def embed_pixels(self, pixels: Pixels) -> Vectors:
+        """float32 (n, d), unit L2 norm, of uint8 (n, size, size, 3)."""
+        return self._embedder.embed(pixels)
