@@ -118,6 +118,18 @@ def build_parser() -> argparse.ArgumentParser:
     review.add_argument(
         "--max-groups", type=_count, metavar="N", help="groups to show [as the run was set]"
     )
+    explain = commands.add_parser("explain", help="say and draw why two SKUs are together or not")
+    explain.add_argument("sku_a", metavar="SKU_A")
+    explain.add_argument("sku_b", metavar="SKU_B")
+    explain.add_argument("--warehouse", required=True, metavar="DIR")
+    explain.add_argument("--model", default="", metavar="BUNDLE", help="the model of the run")
+    explain.add_argument("--out", metavar="FILE", help=".png or .html to write")
+    compare = commands.add_parser("compare", help="say whether two photos show one product")
+    compare.add_argument("photo_a", metavar="PHOTO_A", help="a file")
+    compare.add_argument("photo_b", metavar="PHOTO_B", help="another file")
+    compare.add_argument("--model", default="", metavar="BUNDLE", help="[the one in the package]")
+    compare.add_argument("--out", metavar="FILE", help=".png or .html that shows why")
+    compare.add_argument("--json", action="store_true", help="print JSON")
     find = commands.add_parser("find", help="print the listings that look like a photo")
     find.add_argument("photo", metavar="PHOTO", help="a file")
     find.add_argument("--warehouse", required=True, metavar="DIR")

@@ -150,6 +150,26 @@ def _dispatch(arguments: argparse.Namespace, command: str) -> None:
         from dedup_job.commands.forget import forget_skus
 
         forget_skus(arguments.warehouse, arguments.sku_ids)
+    elif arguments.command == "explain":
+        from dedup_job.commands.explain import explain
+
+        explain(
+            arguments.warehouse,
+            arguments.sku_a,
+            arguments.sku_b,
+            arguments.model,
+            arguments.out,
+        )
+    elif arguments.command == "compare":
+        from dedup_job.commands.compare import compare
+
+        compare(
+            arguments.photo_a,
+            arguments.photo_b,
+            arguments.model,
+            arguments.out,
+            as_json=arguments.json,
+        )
     elif arguments.command == "find":
         from dedup_job.commands.find import find
 

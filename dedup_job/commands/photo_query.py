@@ -51,11 +51,15 @@ class PhotoModel:
         except OSError as error:
             raise ConfigError(f"photo {path}: {error.strerror}") from None
         try:
-            return self._decoder.prepare(data).pixels
+            return self.prepare_bytes(data)
         except ImageRejected as rejected:
             raise ConfigError(
                 f"photo {path} cannot be used: {rejected.reason}: {rejected.detail}"
             ) from None
+
+    def prepare_bytes(self, data: bytes) -> Pixels:
+        """As `prepare`, of a file's bytes; raises ImageRejected."""
+        return self._decoder.prepare(data).pixels
 
     def embed(self, paths: Sequence[Path]) -> Vectors:
         """float32 (n, d), unit L2 norm; raises as `prepare`."""

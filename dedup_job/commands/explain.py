@@ -1,0 +1,191 @@
+"""`dedup-job explain SKU_A SKU_B`: why two SKUs are together, or are not; and since when."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dedup_job.commands.compare import write_explanation
+from dedup_job.commands.photo_query import PhotoModel
+from dedup_job.commands.safe_text import visible
+from dedup_job.config import FetchConfig
+from dedup_job.errors import ConfigError, ImageRejected
+from dedup_job.io.fetch import FetchPolicy, open_fetch
+from dedup_job.io.manifests import RunManifest, find_table, has_data, list_runs, read_manifest
+from dedup_job.io.storage import Folder, open_warehouse
+from dedup_job.io.tables import read_batches
+from dedup_job.io.thumbnails import thumbnail_folder, thumbnail_name
+from dedup_job.io.uris import resolve
+from dedup_job.kernels.images import Pixels
+from dedup_job.kernels.neighbours import Vectors
+from dedup_job.kernels.occlusion import compare_by_hiding
+from dedup_job.tables import (
+    CATALOG_IMAGES,
+    DUPLICATE_GROUPS,
+    DUPLICATE_PAIRS,
+    PAIR_DECISIONS,
+    PHOTO_DIGITS,
+)
+
+Row = dict[str, Any]
+
+
+def explain(warehouse: str, sku_a: str, sku_b: str, bundle: str, out: str | None = None) -> None:
+    """Print why two SKUs are in one group or not, and draw it.
+
+    Args:
+        warehouse: as `--warehouse`.
+        sku_a: as in the catalog.
+        sku_b: another one.
+        bundle: as `--model`; must be the model of the run.
+        out: a .png or .html to write.
+
+    Raises:
+        DedupError: nothing was published there, or it cannot be read.
+        ConfigError: a SKU is not in the catalog, its photos cannot be read, or the bundle is another model's.
+    """
+    if sku_a == sku_b:
+        raise ConfigError("explain takes two different SKUs")
+    smaller, larger = sorted((sku_a, sku_b))
+    folder = open_warehouse(warehouse)
+    manifest = read_manifest(folder)
+    facts = list(_facts(folder, manifest, smaller, larger))
+    model = PhotoModel(bundle)
+    if model.model_id != manifest.facts["model_id"]:
+        raise ConfigError("the run used another model; give its bundle with --model BUNDLE")
+    photos = [_photos(folder, manifest, model, sku) for sku in (smaller, larger)]
+    a, b, cosine = _best_pair(photos[0], photos[1], model)
+    probability = float(model.calibration.match_probability(np.array([cosine]))[0])
+    facts[:0] = [
+        ("best photos now", f"cosine {cosine:.4f}, probability {probability:.4f}"),
+        ("threshold", f"{manifest.facts['min_cosine']:.4f}"),
+    ]
+    title = f"{visible(smaller)} and {visible(larger)}"
+    if out is not None:
+        comparison = compare_by_hiding(a, b, model.embed_pixels)
+        write_explanation(Path(out), title, facts, a, b, comparison)
+    print(title)
+    for name, text in facts:
+        print(f"  {name:<18} {text}")
+    if out is not None:
+        print(f"  {'picture':<18} {out}")
+
+
+def _facts(warehouse: Folder, manifest: RunManifest, a: str, b: str) -> Iterator[tuple[str, str]]:
+    pair, group = _pair(warehouse, manifest, a, b), _groups(warehouse, manifest, a, b)
+    yield "verdict", _verdict(pair, group, a, b)
+    if pair:
+        yield (
+            "best photos then",
+            f"{visible(pair['image_uri_a'])} and {visible(pair['image_uri_b'])}",
+        )
+        yield "matching photos", str(pair["n_matching_photos"])
+    for row in _said(warehouse, manifest, a, b):
+        who = f" by {visible(row['decided_by'])}" if row["decided_by"] else ""
+        when = f" on {row['decided_at']:%Y-%m-%d}" if row["decided_at"] else ""
+        detail = f" ({visible(row['detail'])})" if row["detail"] else ""
+        yield "people said", f"{row['decision']}{who}{when}: {row['outcome']}{detail}"
+    for run in list_runs(warehouse):
+        if run.status == "published" and has_data(warehouse, run):
+            yield f"night {run.run_date}", _then(warehouse, run, a, b)
+
+
+def _verdict(pair: Row | None, group: dict[str, str], a: str, b: str) -> str:
+    if group.get(a) is not None and group.get(a) == group.get(b):
+        joined = "by people" if pair and pair["match_type"] == "decision" else None
+        how = joined or (f"as {pair['match_type']} pair" if pair else "through other members")
+        return f"together in {group[a]}, {how}"
+    if pair is None:
+        return "not together: no photo pair of theirs reaches the threshold, or their blocks differ"
+    reasons = {
+        "decision": "people said that they, or two of those they are grouped with, are different",
+        "conflict": "they differ in a --conflict column",
+        "chaining": "the rest of their groups is too unlike (match.chaining)",
+    }
+    return f"a match, but not together: {reasons.get(pair['parted_by'], 'unknown')}"
+
+
+def _then(warehouse: Folder, run: RunManifest, a: str, b: str) -> str:
+    group, pair = _groups(warehouse, run, a, b), _pair(warehouse, run, a, b)
+    likeness = f"cosine {pair['cosine']:.4f}" if pair else "no match"
+    if group.get(a) is not None and group.get(a) == group.get(b):
+        return f"together in {group[a]}, {likeness}"
+    return f"apart ({pair['parted_by']}), {likeness}" if pair else "apart, no match"
+
+
+def _pair(warehouse: Folder, run: RunManifest, a: str, b: str) -> Row | None:
+    stored = find_table(warehouse, run, DUPLICATE_PAIRS.name)
+    for part in read_batches(stored, stored.table.column_names):
+        hit = pc.and_(pc.equal(part["sku_id_a"], a), pc.equal(part["sku_id_b"], b))
+        for row in part.filter(hit).to_pylist():
+            return dict(row)
+    return None
+
+
+def _groups(warehouse: Folder, run: RunManifest, a: str, b: str) -> dict[str, str]:
+    stored = find_table(warehouse, run, DUPLICATE_GROUPS.name)
+    wanted, found = pa.array([a, b]), {}
+    for part in read_batches(stored, ["sku_id", "group_id"]):
+        for row in part.filter(pc.is_in(part["sku_id"], value_set=wanted)).to_pylist():
+            found[row["sku_id"]] = row["group_id"]
+    return found
+
+
+def _said(warehouse: Folder, run: RunManifest, a: str, b: str) -> Iterator[Row]:
+    if PAIR_DECISIONS.name not in run.tables:
+        return
+    stored = find_table(warehouse, run, PAIR_DECISIONS.name)
+    for part in read_batches(stored, stored.table.column_names):
+        for row in part.to_pylist():
+            if (row["sku_id_a"], row["sku_id_b"]) == (a, b):
+                yield row
+
+
+def _photos(warehouse: Folder, manifest: RunManifest, model: PhotoModel, sku: str) -> list[Pixels]:
+    """The photos of a SKU as the model takes them: read anew, or else from their thumbnails."""
+    columns = ["sku_id", "image_uri", "content_sha256", "in_catalog", "reason"]
+    rows: list[Row] = []
+    for part in read_batches(find_table(warehouse, manifest, CATALOG_IMAGES.name), columns):
+        hit = pc.and_(pc.equal(part["sku_id"], sku), part["in_catalog"])
+        rows += [row for row in part.filter(hit).to_pylist() if row["reason"] is None]
+    if not rows:
+        raise ConfigError(f"SKU {visible(sku)} has no usable photo in run {manifest.run_id}")
+    base = _base(manifest)
+    fetch = open_fetch(FetchPolicy.from_config(FetchConfig(), [base] if base else []))
+    found, problem = [], ""
+    for row in rows:
+        try:
+            data = fetch(resolve(row["image_uri"], base), None).data
+            found.append(model.prepare_bytes(data or b""))
+        except ImageRejected as refusal:
+            problem = refusal.detail
+            photo = row["content_sha256"][:PHOTO_DIGITS]
+            thumbnail = thumbnail_folder(warehouse, photo).read_bytes(thumbnail_name(photo))
+            if thumbnail is not None:
+                found.append(model.prepare_bytes(thumbnail))
+    if not found:
+        raise ConfigError(f"no photo of SKU {visible(sku)} can be read: {problem}")
+    return found
+
+
+def _base(manifest: RunManifest) -> str:
+    """What relative photo addresses of a run are relative to."""
+    value = {key: setting["value"] for key, setting in manifest.config.items()}
+    root, path = value.get("catalog.image_root"), str(value.get("catalog.path") or "")
+    return str(root) if root else (path if Path(path).is_dir() else str(Path(path).parent))
+
+
+def _best_pair(
+    photos_a: list[Pixels], photos_b: list[Pixels], model: PhotoModel
+) -> tuple[Pixels, Pixels, float]:
+    a, b = (_vectors(photos, model) for photos in (photos_a, photos_b))
+    cosines = np.clip(a @ b.T, -1.0, 1.0)
+    i, j = np.unravel_index(int(cosines.argmax()), cosines.shape)
+    return photos_a[i], photos_b[j], float(cosines[i, j])
+
+
+def _vectors(photos: list[Pixels], model: PhotoModel) -> Vectors:
+    return model.embed_pixels(np.stack(photos))
