@@ -106,6 +106,7 @@ def store_pairs(graph: Graph, folder: Path) -> StoredTable:
             "cosine": graph.cosine[rows],
             "match_type": ["near"] * n,
             "in_conflict": np.zeros(n, bool),
+            "decision": pa.nulls(n, pa.string()),
         }
 
     return _store(PRODUCT_PAIRS, columns, len(graph.a), folder)
@@ -239,6 +240,7 @@ def measure(spark, stored: dict[str, StoredTable], work: Path) -> dict[str, floa
             stored["products"],
             stored["previous"],
             rules,
+            None,
             Folder(str(work / "labels")),
         ),
     )

@@ -83,8 +83,10 @@ def label_products(
     )
 
 
-def _read_names(previous: StoredTable) -> pa.Table:
-    return pa.concat_tables(read_batches(previous, PREVIOUS_COLUMNS))
+def _read_names(previous: StoredTable) -> pa.Table | None:
+    """None where that night had no group at all."""
+    parts = list(read_batches(previous, PREVIOUS_COLUMNS))
+    return pa.concat_tables(parts) if parts else None
 
 
 def _group(spark: SparkSession, matches: Matches, rules: GroupRules, folder: Folder) -> Array:

@@ -120,7 +120,9 @@ class Catalog:
                 previous = write_table(
                     _frame(spark, GROUP_ROWS, previous, shuffle), GROUP_ROWS, folder.child("last")
                 )
-            labels = labelling.label_products(spark, *stored.values(), previous, rules, folder)
+            labels = labelling.label_products(
+                spark, *stored.values(), previous, rules, None, folder
+            )
             found, products, members, placed = (
                 frame.localCheckpoint()
                 for frame in (
@@ -239,6 +241,7 @@ def slow_pairs(catalog, sku_match):
                 "cosine": -distance,
                 "match_type": "near" if near else "exact",
                 "in_conflict": None not in (x, y) and x != y,
+                "decision": None,
             }
 
 
@@ -384,7 +387,7 @@ def test_conflict_columns_without_a_pair(spark):
     assert Catalog(rows, vectors_on_circle(x=0, y=90)).run(spark) == ([], [], [])
 
 
-def _label(folder, rows, rules, spark=None):
+def _label(folder, rows, rules, spark=None, previous=None):
     """first_sku_id by sku_id; `rows`: (a, b, cosine, match_type, in_conflict, conflict of a, of b)."""
     pairs = [
         {
@@ -395,6 +398,7 @@ def _label(folder, rows, rules, spark=None):
             "cosine": cosine,
             "match_type": match_type,
             "in_conflict": in_conflict,
+            "decision": None,
         }
         for a, b, cosine, match_type, in_conflict, *_ in rows
     ]
@@ -411,12 +415,21 @@ def _label(folder, rows, rules, spark=None):
         StoredTable(table, folder, (write_batches([arrow_batch(table, made)], table, folder),))
         for table, made in ((PRODUCT_PAIRS, pairs), (PRODUCTS, products))
     ]
-    members, _ = labelling.label_products(spark, *stored, None, rules, folder)
+    members, _ = labelling.label_products(spark, *stored, previous, rules, None, folder)
     sets = defaultdict(list)
     for file in members.files:
         for row in pq.read_table(folder.path(file.name)).to_pylist():
             sets[row["group_id"]].append(row["sku_id"])
     return {sku: min(skus) for skus in sets.values() for sku in skus}
+
+
+def test_a_last_run_without_groups_leaves_no_ids(tmp_path):
+    folder = Folder(str(tmp_path))
+    empty = arrow_batch(GROUP_ROWS, [])
+    last = StoredTable(GROUP_ROWS, folder, (write_batches([empty], GROUP_ROWS, folder),))
+    pairs = [("a", "b", 1.0, "near", False)]
+    rules = GroupRules("average", (), 0.8, RUN_DATE, 0)
+    assert _label(folder, pairs, rules, previous=last) == {"a": "a", "b": "a"}
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.999, 1.0])
@@ -464,7 +477,7 @@ def test_a_large_group_is_one_matrix_product():
             "group_id": ["g"] * 1500,
             "sku_id": [f"{i // 3:03d}" for i in range(1500)],
             "content_sha256": [f"{i:04d}" for i in range(1500)],
-            "is_exact": [False] * 1500,
+            "match_type": ["near"] * 1500,
             "group_first_seen": [RUN_DATE] * 1500,
             "member_since": [RUN_DATE] * 1500,
             "variant_group": pa.nulls(1500, pa.string()),
