@@ -10,7 +10,7 @@ from dedup_job.commands.photo_query import PhotoModel
 from dedup_job.errors import ConfigError
 from dedup_job.gallery.explanation import draw_explanation, render_explanation
 from dedup_job.kernels.images import Pixels
-from dedup_job.kernels.occlusion import Comparison, compare_by_hiding
+from dedup_job.kernels.occlusion import Comparison, compare_places
 
 Facts = list[tuple[str, str]]
 
@@ -38,9 +38,7 @@ def compare(
     if out is not None:
         facts = [("cosine", f"{cosine:.4f}"), ("probability", f"{probability:.4f}")]
         title = f"{Path(photo_a).name} and {Path(photo_b).name}"
-        write_explanation(
-            Path(out), title, facts, a, b, compare_by_hiding(a, b, model.embed_pixels)
-        )
+        write_explanation(Path(out), title, facts, a, b, compare_places(a, b, model.embed_pixels))
     if as_json:
         print(json.dumps({"cosine": cosine, "match_probability": probability, "picture": out}))
         return

@@ -21,7 +21,7 @@ from dedup_job.io.thumbnails import thumbnail_folder, thumbnail_name
 from dedup_job.io.uris import resolve
 from dedup_job.kernels.images import Pixels
 from dedup_job.kernels.neighbours import Vectors
-from dedup_job.kernels.occlusion import compare_by_hiding
+from dedup_job.kernels.occlusion import compare_places
 from dedup_job.tables import (
     CATALOG_IMAGES,
     DUPLICATE_GROUPS,
@@ -65,7 +65,7 @@ def explain(warehouse: str, sku_a: str, sku_b: str, bundle: str, out: str | None
     ]
     title = f"{visible(smaller)} and {visible(larger)}"
     if out is not None:
-        comparison = compare_by_hiding(a, b, model.embed_pixels)
+        comparison = compare_places(a, b, model.embed_pixels)
         write_explanation(Path(out), title, facts, a, b, comparison)
     print(title)
     for name, text in facts:

@@ -1,7 +1,8 @@
-"""What a model looks at, and what parts two photos for it: by hiding one place after the other.
+"""What a model looks at, and what parts two photos for it: by changing one place after the other.
 
 Occlusion sensitivity (Zeiler & Fergus, ECCV 2014, section 4.2): it needs the embedder alone, as it runs
-in the job, and no knowledge of its layers.
+in the job, and no knowledge of its layers. Where two photos differ is asked in the same way, by
+swapping a place between them: what is hidden keeps its colour, so hiding would not see a colourway.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ Map = NDArray[np.float32]
 # Of the photo's side: a patch that hides a print or a collar, moved by a third of itself.
 _PATCH_SHARE, _STEPS_A_PATCH = 0.1875, 3
 _BATCH = 64
+_COLD = 0.004  # of a cosine; a print of a cap makes .005, a photo saved anew .0002
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Comparison:
         cosine: of the two embeddings.
         attention_a: how far photo a's embedding moves when a place is hidden, as 1 - cosine.
         attention_b: the same of b.
-        difference: how much more alike the two become when a place is hidden in both.
+        difference: how much more alike the two become when a place of one is put into the other.
     """
 
     cosine: float
@@ -37,7 +39,7 @@ class Comparison:
     difference: Map
 
 
-def compare_by_hiding(a: Pixels, b: Pixels, embed: Embed) -> Comparison:
+def compare_places(a: Pixels, b: Pixels, embed: Embed) -> Comparison:
     """Compare two photos place by place.
 
     Args:
@@ -56,12 +58,18 @@ def compare_by_hiding(a: Pixels, b: Pixels, embed: Embed) -> Comparison:
     places = [(top, left) for top in starts for left in starts]
     whole = embed(np.stack([a, b]))
     cosine = float(whole[0].astype(np.float64) @ whole[1])
-    hidden_a, hidden_b = (_embed_hidden(photo, places, patch, embed) for photo in (a, b))
-    gained = np.sum(hidden_a.astype(np.float64) * hidden_b, axis=1) - cosine
+
+    def changed(photo: Pixels, other: Pixels) -> NDArray[np.float32]:
+        return _embed_changed(photo, other, places, patch, embed)
+
+    def hidden(photo: Pixels) -> Pixels:
+        return np.asarray(cv2.GaussianBlur(photo, (0, 0), patch), np.uint8)
+
+    gained = (changed(a, b) @ whole[1] + changed(b, a) @ whole[0]) / 2 - cosine
     return Comparison(
         cosine,
-        _spread(1.0 - hidden_a @ whole[0], places, patch, size),
-        _spread(1.0 - hidden_b @ whole[1], places, patch, size),
+        _spread(1.0 - changed(a, hidden(a)) @ whole[0], places, patch, size),
+        _spread(1.0 - changed(b, hidden(b)) @ whole[1], places, patch, size),
         _spread(gained, places, patch, size),
     )
 
@@ -71,11 +79,11 @@ def overlay(photo: Pixels, heat: Map, strength: float = 0.55) -> Pixels:
 
     Args:
         photo: uint8 (size, size, 3).
-        heat: float32 (size, size), at least 0; scaled by its own highest value.
+        heat: float32 (size, size), at least 0; scaled by its own highest value, unless that is
+            below what repeated photos of one thing differ by: two duplicates stay cold.
         strength: of the colour where it is hottest, 0 to 1.
     """
-    top = float(heat.max())
-    share = heat / top if top > 0 else np.zeros_like(heat)
+    share = heat / max(float(heat.max()), _COLD)
     grey = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     colour = cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_TURBO)[:, :, ::-1]
     weight = strength * share[:, :, None]
@@ -87,18 +95,17 @@ def _starts(size: int, patch: int) -> list[int]:
     return [*range(0, size - patch, step), size - patch]
 
 
-def _embed_hidden(
-    photo: Pixels, places: list[tuple[int, int]], patch: int, embed: Embed
+def _embed_changed(
+    photo: Pixels, other: Pixels, places: list[tuple[int, int]], patch: int, embed: Embed
 ) -> NDArray[np.float32]:
-    """Embeddings of the photo with each place hidden by what is around it, strongly blurred."""
-    cover = cv2.GaussianBlur(photo, (0, 0), patch)
+    """Embeddings of the photo with each place taken from another one."""
     found = []
     for first in range(0, len(places), _BATCH):
         some = places[first : first + _BATCH]
         batch = np.repeat(photo[None], len(some), axis=0)
-        for hidden, (top, left) in zip(batch, some, strict=True):
+        for changed, (top, left) in zip(batch, some, strict=True):
             rows, columns = slice(top, top + patch), slice(left, left + patch)
-            hidden[rows, columns] = cover[rows, columns]
+            changed[rows, columns] = other[rows, columns]
         found.append(embed(batch))
     return np.concatenate(found)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dedup_job.gallery.explanation import draw_explanation, render_explanation
-from dedup_job.kernels.occlusion import compare_by_hiding, overlay
+from dedup_job.kernels.occlusion import compare_places, overlay
 
 SIZE = 64
 
@@ -38,7 +38,7 @@ def centre_of(heat):
 @pytest.mark.parametrize(("top", "left"), [(8, 40), (42, 10), (26, 26)])
 def test_the_difference_is_where_the_print_is(cloth, top, left):
     a, b = with_print(cloth, top, left, (255, 0, 0)), with_print(cloth, top, left, (0, 0, 255))
-    found = compare_by_hiding(a, b, mean_colours)
+    found = compare_places(a, b, mean_colours)
     vectors = mean_colours(np.stack([a, b]))
     assert found.cosine == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-6)
     hot = np.unravel_index(found.difference.argmax(), found.difference.shape)
@@ -48,7 +48,7 @@ def test_the_difference_is_where_the_print_is(cloth, top, left):
 
 def test_attention_is_on_what_stands_out(cloth):
     a = with_print(cloth, 10, 40, (255, 255, 0))
-    found = compare_by_hiding(a, cloth, mean_colours)
+    found = compare_places(a, cloth, mean_colours)
     hot = np.unravel_index(found.attention_a.argmax(), found.attention_a.shape)
     assert 4 <= hot[0] <= 28 and 34 <= hot[1] <= 58
     assert found.attention_a.max() > 5 * found.attention_b.max()
@@ -56,7 +56,7 @@ def test_attention_is_on_what_stands_out(cloth):
 
 
 def test_equal_photos_do_not_differ_anywhere(cloth):
-    found = compare_by_hiding(cloth, cloth, mean_colours)
+    found = compare_places(cloth, cloth, mean_colours)
     assert found.cosine == pytest.approx(1) and found.difference.max() < 1e-6
     cold = overlay(cloth, np.zeros((SIZE, SIZE), np.float32))
     assert (cold[..., 0] == cold[..., 2]).all()  # grey, and no colour over it
@@ -72,12 +72,12 @@ def test_an_overlay_is_red_where_it_is_hottest(cloth):
 
 def test_shapes_that_do_not_match_are_refused(cloth):
     with pytest.raises(ValueError, match="two square photos of one size"):
-        compare_by_hiding(cloth, cloth[:32], mean_colours)
+        compare_places(cloth, cloth[:32], mean_colours)
 
 
 def test_the_picture_and_its_page(cloth):
     other = with_print(cloth, 10, 40, (255, 0, 0))
-    png = draw_explanation(cloth, other, compare_by_hiding(cloth, other, mean_colours))
+    png = draw_explanation(cloth, other, compare_places(cloth, other, mean_colours))
     sheet = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     assert sheet.shape[0] > 900 and sheet.shape[1] > 600 and sheet.std() > 10
     hostile = "<script>alert(1)</script>"
