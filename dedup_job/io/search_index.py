@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dedup_job.errors import DedupError
+from dedup_job.errors import DedupError, one_line
 from dedup_job.io.storage import Folder
 from dedup_job.kernels.neighbours import Indices, Vectors
 from dedup_job.kernels.quantiser import nearest_cells, sample_size, train_cells
@@ -103,7 +103,7 @@ class SearchIndex:
     """
 
     def __init__(self, folder: Folder, name: str) -> None:
-        self._stack = ExitStack()
+        self._stack, self._path = ExitStack(), folder.path(name)
         try:
             stream: BinaryIO = self._stack.enter_context(folder.open_read(name))
             self._file = pq.ParquetFile(stream)
@@ -117,10 +117,7 @@ class SearchIndex:
                 raise ValueError("centres and cells differ in number")
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             self._stack.close()
-            raise DedupError(
-                f"search index {folder.path(name)} cannot be read ({error}); build it anew with: "
-                "dedup-job find --rebuild"
-            ) from None
+            raise self._unreadable(error) from None
 
     def __enter__(self) -> "SearchIndex":
         return self
@@ -140,8 +137,11 @@ class SearchIndex:
             The most alike first; equals by content.
         """
         cells = nearest_cells(query[None], self._centres, fan_out)[0]
-        rows = self._file.read_row_groups(sorted(cells.tolist()))
-        vectors = embedding_matrix(rows["embedding"])
+        try:
+            rows = self._file.read_row_groups(sorted(cells.tolist()))
+            vectors = embedding_matrix(rows["embedding"])
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise self._unreadable(error) from None
         cosines = np.clip(vectors.astype(np.float64) @ query.astype(np.float64), -1.0, 1.0)
         shas = rows["content_sha256"].to_pylist()
         order = sorted(_best(cosines, top), key=lambda i: (-cosines[i], shas[i]))
@@ -150,6 +150,12 @@ class SearchIndex:
             Hit(cosine=float(np.float32(cosines[i])), **row)
             for i, row in zip(order, found, strict=True)
         ]
+
+    def _unreadable(self, error: Exception) -> DedupError:
+        return DedupError(
+            f"search index {self._path} cannot be read ({one_line(error)}); build it anew with: "
+            "dedup-job find --rebuild"
+        )
 
 
 def _best(cosines: NDArray[np.float64], top: int) -> list[int]:

@@ -75,3 +75,11 @@ def test_a_file_that_is_no_index_is_told(tmp_path):
     for name in ("x.parquet", "absent.parquet"):
         with pytest.raises(DedupError, match="dedup-job find --rebuild"):
             SearchIndex(Folder(str(tmp_path)), name)
+
+
+def test_damage_within_a_cell_is_told(folder, vectors):
+    data = bytearray(folder.read_bytes("r1.parquet"))
+    data[200:4_000] = bytes(3_800)
+    folder.replace_bytes("r1.parquet", bytes(data))
+    with SearchIndex(folder, "r1.parquet") as index, pytest.raises(DedupError, match="--rebuild"):
+        index.search(vectors[0], 5, fan_out=10**6)
