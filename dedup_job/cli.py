@@ -181,6 +181,18 @@ def _dispatch(arguments: argparse.Namespace, command: str) -> None:
             rebuild=arguments.rebuild,
             as_json=arguments.json,
         )
+    elif arguments.command == "metrics":
+        from dedup_job.commands.metrics import metrics
+
+        text = metrics(arguments.warehouse, arguments.out)
+        print(
+            f"written to {arguments.out}" if arguments.out else text,
+            end="\n" if arguments.out else "",
+        )
+    elif arguments.command == "lineage":
+        from dedup_job.commands.lineage import lineage
+
+        print(json.dumps(lineage(arguments.warehouse, arguments.run_id)))
     elif arguments.command == "review":
         from dedup_job.commands.review import review
 

@@ -55,6 +55,7 @@ ALLOWED = {
         "settings",
         "kernels",
         "errors",
+        "version",
     },
     "arguments": {"settings", "errors", "version"},
     "cli": {"arguments", "commands", "pipeline", "errors"},
