@@ -33,8 +33,10 @@ TRAIN = [
 ]
 S3 = ["s3fs>=2026.1"]
 GCS = ["gcsfs>=2026.1"]
+LAKEHOUSE = ["deltalake>=1.1,<2", "pyiceberg[pyarrow,sql-sqlite]>=0.10,<1"]
 DEV = [
     *S3,
+    *LAKEHOUSE,
     "pytest>=8.3,<10",
     "hypothesis>=6.120,<7",
     # wheels for Linux only; what needs it is skipped elsewhere
@@ -67,7 +69,7 @@ setup(
         "model_training": ["py.typed", "configs/*.yaml"],
     },
     install_requires=CORE,
-    extras_require={"train": TRAIN, "s3": S3, "gcs": GCS, "dev": DEV},
+    extras_require={"train": TRAIN, "s3": S3, "gcs": GCS, "lakehouse": LAKEHOUSE, "dev": DEV},
     entry_points={
         "console_scripts": [
             "dedup-job=dedup_job.cli:run_and_exit",

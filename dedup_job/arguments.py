@@ -148,6 +148,13 @@ def build_parser() -> argparse.ArgumentParser:
     csv.add_argument("--warehouse", required=True, metavar="DIR")
     csv.add_argument("--out", required=True, metavar="FILE", help="CSV file to write")
     csv.add_argument("--run-id", metavar="ID", help="a certain run [the last]")
+    for kind in ("delta", "iceberg"):
+        lake = commands.add_parser(
+            f"export-{kind}", help=f"write the report tables of a run as {kind.title()} tables"
+        )
+        lake.add_argument("--warehouse", required=True, metavar="DIR")
+        lake.add_argument("--out", required=True, metavar="DIR", help="where the tables lie")
+        lake.add_argument("--run-id", metavar="ID", help="a certain run [the last]")
     export = commands.add_parser("export-embeddings", help="write sku_id, image_uri, embedding")
     export.add_argument("--warehouse", required=True, metavar="DIR")
     export.add_argument("--out", required=True, metavar="FILE", help="Parquet file to write")

@@ -181,6 +181,13 @@ def _dispatch(arguments: argparse.Namespace, command: str) -> None:
             rebuild=arguments.rebuild,
             as_json=arguments.json,
         )
+    elif arguments.command in ("export-delta", "export-iceberg"):
+        from dedup_job.commands import lakehouse
+
+        name = arguments.command.replace("-", "_")
+        exported = getattr(lakehouse, name)(arguments.warehouse, arguments.out, arguments.run_id)
+        n_rows = sum(exported.values())
+        print(f"{len(exported)} tables, {n_rows} rows written to {arguments.out}")
     elif arguments.command == "metrics":
         from dedup_job.commands.metrics import metrics
 
