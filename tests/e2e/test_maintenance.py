@@ -20,7 +20,7 @@ def names(warehouse, sku):
         if path.suffix == ".parquet":
             text = repr(pq.ParquetFile(path).read().to_pylist())
         else:
-            text = json.dumps(path.read_bytes().decode())
+            text = json.dumps(path.read_bytes().decode("utf-8", "replace"))  # thumbnails too
         found += [path] if sku in text else []
     return found
 
