@@ -192,10 +192,7 @@ def _dispatch(arguments: argparse.Namespace, command: str) -> None:
         from dedup_job.commands.metrics import metrics
 
         text = metrics(arguments.warehouse, arguments.out)
-        print(
-            f"written to {arguments.out}" if arguments.out else text,
-            end="\n" if arguments.out else "",
-        )
+        print(f"written to {arguments.out}\n" if arguments.out else text, end="")
     elif arguments.command == "lineage":
         from dedup_job.commands.lineage import lineage
 

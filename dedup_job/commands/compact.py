@@ -22,7 +22,6 @@ from dedup_job.io.embedding_store import EmbeddingStore, embedding_stores
 from dedup_job.io.manifests import RunManifest, find_table, list_runs, newest_published
 from dedup_job.io.storage import Folder, open_warehouse
 from dedup_job.io.tables import read_batches
-from dedup_job.io.thumbnails import thumbnails_there
 from dedup_job.tables import CATALOG_IMAGES
 
 logger = logging.getLogger("dedup_job")
@@ -87,8 +86,9 @@ def compact(
 
     Dropped are models that neither the newest published run nor any run of the last days used,
     contents that no row of `catalog_images` of the last days names, repeated contents, files
-    that do not count, and thumbnails that the gallery does not show. All days are counted back from the newest run if that is older than today: a
-    warehouse that rests loses nothing. Without a published run only files are merged.
+    that do not count, and thumbnails that the gallery does not show. All days are counted back from
+    the newest run if that is older than today: a warehouse that rests loses nothing. Without a
+    published run only files are merged.
 
     Args:
         warehouse: the warehouse.
@@ -120,7 +120,7 @@ def compact(
                 continue
             _compact_store(store, keep, warehouse, work, done, int(target_bytes * _LARGEST))
             _measure(done, store, "after")
-        if newest is not None and thumbnails_there(warehouse):
+        if newest is not None:
             work.lease.check()
             done.thumbnails_dropped = drop_unseen(warehouse, newest)
             done.is_changed |= done.thumbnails_dropped > 0

@@ -34,7 +34,7 @@ def compare(
     a, b = (model.prepare(Path(photo)) for photo in (photo_a, photo_b))
     vectors = model.embed_pixels(np.stack([a, b]))
     cosine = float(np.clip(vectors[0].astype(np.float64) @ vectors[1], -1, 1))
-    probability = float(model.calibration.match_probability(np.array([cosine]))[0])
+    probability = model.probability(cosine)
     if out is not None:
         facts = [("cosine", f"{cosine:.4f}"), ("probability", f"{probability:.4f}")]
         title = f"{Path(photo_a).name} and {Path(photo_b).name}"

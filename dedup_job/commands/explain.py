@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from dedup_job.commands.compare import write_explanation
 from dedup_job.commands.photo_query import PhotoModel
@@ -16,7 +14,7 @@ from dedup_job.errors import ConfigError, ImageRejected
 from dedup_job.io.fetch import FetchPolicy, open_fetch
 from dedup_job.io.manifests import RunManifest, find_table, has_data, list_runs, read_manifest
 from dedup_job.io.storage import Folder, open_warehouse
-from dedup_job.io.tables import read_batches
+from dedup_job.io.tables import read_where
 from dedup_job.io.thumbnails import thumbnail_folder, thumbnail_name
 from dedup_job.io.uris import resolve
 from dedup_job.kernels.images import Pixels
@@ -54,11 +52,10 @@ def explain(warehouse: str, sku_a: str, sku_b: str, bundle: str, out: str | None
     manifest = read_manifest(folder)
     facts = list(_facts(folder, manifest, smaller, larger))
     model = PhotoModel(bundle)
-    if model.model_id != manifest.facts["model_id"]:
-        raise ConfigError("the run used another model; give its bundle with --model BUNDLE")
+    model.check_run(manifest)
     photos = [_photos(folder, manifest, model, sku) for sku in (smaller, larger)]
     a, b, cosine = _best_pair(photos[0], photos[1], model)
-    probability = float(model.calibration.match_probability(np.array([cosine]))[0])
+    probability = model.probability(cosine)
     facts[:0] = [
         ("best photos now", f"cosine {cosine:.4f}, probability {probability:.4f}"),
         ("threshold", f"{manifest.facts['min_cosine']:.4f}"),
@@ -118,39 +115,26 @@ def _then(warehouse: Folder, run: RunManifest, a: str, b: str) -> str:
 
 def _pair(warehouse: Folder, run: RunManifest, a: str, b: str) -> Row | None:
     stored = find_table(warehouse, run, DUPLICATE_PAIRS.name)
-    for part in read_batches(stored, stored.table.column_names):
-        hit = pc.and_(pc.equal(part["sku_id_a"], a), pc.equal(part["sku_id_b"], b))
-        for row in part.filter(hit).to_pylist():
-            return dict(row)
-    return None
+    rows = read_where(stored, "sku_id_a", [a])
+    return next((row for row in rows if row["sku_id_b"] == b), None)
 
 
 def _groups(warehouse: Folder, run: RunManifest, a: str, b: str) -> dict[str, str]:
     stored = find_table(warehouse, run, DUPLICATE_GROUPS.name)
-    wanted, found = pa.array([a, b]), {}
-    for part in read_batches(stored, ["sku_id", "group_id"]):
-        for row in part.filter(pc.is_in(part["sku_id"], value_set=wanted)).to_pylist():
-            found[row["sku_id"]] = row["group_id"]
-    return found
+    return {row["sku_id"]: row["group_id"] for row in read_where(stored, "sku_id", [a, b])}
 
 
 def _said(warehouse: Folder, run: RunManifest, a: str, b: str) -> Iterator[Row]:
-    if PAIR_DECISIONS.name not in run.tables:
-        return
-    stored = find_table(warehouse, run, PAIR_DECISIONS.name)
-    for part in read_batches(stored, stored.table.column_names):
-        for row in part.to_pylist():
-            if (row["sku_id_a"], row["sku_id_b"]) == (a, b):
-                yield row
+    if PAIR_DECISIONS.name in run.tables:
+        stored = find_table(warehouse, run, PAIR_DECISIONS.name)
+        yield from (row for row in read_where(stored, "sku_id_a", [a]) if row["sku_id_b"] == b)
 
 
 def _photos(warehouse: Folder, manifest: RunManifest, model: PhotoModel, sku: str) -> list[Pixels]:
     """The photos of a SKU as the model takes them: read anew, or else from their thumbnails."""
-    columns = ["sku_id", "image_uri", "content_sha256", "in_catalog", "reason"]
-    rows: list[Row] = []
-    for part in read_batches(find_table(warehouse, manifest, CATALOG_IMAGES.name), columns):
-        hit = pc.and_(pc.equal(part["sku_id"], sku), part["in_catalog"])
-        rows += [row for row in part.filter(hit).to_pylist() if row["reason"] is None]
+    images = find_table(warehouse, manifest, CATALOG_IMAGES.name)
+    known = read_where(images, "sku_id", [sku])
+    rows = [row for row in known if row["in_catalog"] and row["reason"] is None]
     if not rows:
         raise ConfigError(f"SKU {visible(sku)} has no usable photo in run {manifest.run_id}")
     base = _base(manifest)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from dedup_job.commands.photo_query import PhotoModel
 from dedup_job.commands.safe_text import visible
-from dedup_job.errors import ConfigError, DedupError
+from dedup_job.errors import DedupError
 from dedup_job.io.embedding_store import EmbeddingStore
 from dedup_job.io.manifests import RunManifest, find_table, read_manifest
 from dedup_job.io.search_index import (
@@ -70,11 +70,7 @@ def find(
     [query] = model.embed([Path(photo)])
     folder = open_warehouse(warehouse)
     manifest = read_manifest(folder)
-    if manifest.facts["model_id"] != model.model_id:
-        raise ConfigError(
-            f"run {manifest.run_id} used model {manifest.facts['model_id'][:12]}, this is "
-            f"{model.model_id[:12]}; give its bundle with --model BUNDLE"
-        )
+    model.check_run(manifest)
     with open_index(folder, manifest, rebuild=rebuild) as index:
         found = look_up(index, model, query, top, manifest)
     if as_json:
@@ -108,7 +104,7 @@ def look_up(
     threshold = float(manifest.facts["min_cosine"])
     # A content may be shown by many SKUs, and a SKU show many contents.
     for hit in index.search(query, 10 * top, _FAN_OUT):
-        probability = float(model.calibration.match_probability(np.array([hit.cosine]))[0])
+        probability = model.probability(hit.cosine)
         for sku, uri, group in zip(hit.sku_ids, hit.image_uris, hit.group_ids, strict=True):
             is_match = hit.cosine >= threshold
             listing = Listing(sku, hit.cosine, probability, is_match, uri, group or None)

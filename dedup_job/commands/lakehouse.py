@@ -5,7 +5,7 @@ other, so the nightly export is one command after the nightly run. No JVM is nee
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from dedup_job.errors import ConfigError, one_line
-from dedup_job.io.manifests import RunManifest, find_table, read_manifest
-from dedup_job.io.storage import Folder, open_warehouse
-from dedup_job.io.tables import read_batches
+from dedup_job.io.latest import dated_schema, read_dated
+from dedup_job.io.manifests import find_table, read_manifest
+from dedup_job.io.storage import open_warehouse
 from dedup_job.tables import REPORT_TABLES, Table
 
 _BATCH_ROWS = 65_536
@@ -126,31 +126,15 @@ def _export(
     for table in REPORT_TABLES:
         if table.name not in manifest.tables:  # a run of an earlier version
             continue
-        stored = find_table(folder, manifest, table.name)
+        batches = read_dated(folder, manifest, table, _BATCH_ROWS)
         try:
-            write(table, run_date, _reader(folder, manifest, table, run_date))
+            write(table, run_date, pa.RecordBatchReader.from_batches(dated_schema(table), batches))
         except Exception as error:  # the libraries and their stores raise many types
             raise ConfigError(
                 f"{where}: {table.name} cannot be written: {one_line(error)}"
             ) from None
-        exported[table.name] = stored.n_rows
+        exported[table.name] = find_table(folder, manifest, table.name).n_rows
     return exported
-
-
-def _reader(
-    warehouse: Folder, manifest: RunManifest, table: Table, run_date: date
-) -> pa.RecordBatchReader:
-    """The rows of a table with `run_date` in front; streams."""
-    schema = pa.schema([pa.field("run_date", pa.date32(), False), *table.arrow])
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        stored = find_table(warehouse, manifest, table.name)
-        for part in read_batches(stored, table.column_names, _BATCH_ROWS):
-            for batch in part.to_batches():
-                dates = pa.repeat(pa.scalar(run_date), batch.num_rows)
-                yield pa.RecordBatch.from_arrays([dates, *batch.columns], schema=schema)
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def _missing(package: str) -> ConfigError:

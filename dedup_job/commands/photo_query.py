@@ -9,6 +9,7 @@ from dedup_job.config import ImagesConfig, JobConfig
 from dedup_job.errors import ConfigError, ImageRejected
 from dedup_job.io.bundles import locate_bundle
 from dedup_job.io.decoding import open_decoder
+from dedup_job.io.manifests import RunManifest
 from dedup_job.kernels.calibration import Calibration, read_calibration
 from dedup_job.kernels.images import Pixels
 from dedup_job.kernels.model import load_embedder
@@ -39,6 +40,19 @@ class PhotoModel:
             manifest.input_px,
             manifest.blur_sigma_px,
         )
+
+    def check_run(self, manifest: RunManifest) -> None:
+        """Raise ConfigError where a run used another model: its cosines would mean something else."""
+        used = manifest.facts["model_id"]
+        if used != self.model_id:
+            raise ConfigError(
+                f"run {manifest.run_id} used model {used[:12]}, this is {self.model_id[:12]}; "
+                "give its bundle with --model BUNDLE"
+            )
+
+    def probability(self, cosine: float) -> float:
+        """That two photos of this cosine show one product."""
+        return float(self.calibration.match_probability(np.array([cosine]))[0])
 
     def prepare(self, path: Path) -> Pixels:
         """uint8 (size, size, 3) RGB, as the model takes it.

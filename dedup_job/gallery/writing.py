@@ -13,7 +13,7 @@ from dedup_job.gallery.cards import Row, build_cards
 from dedup_job.gallery.page import render_page
 from dedup_job.io.manifests import RunManifest, find_table, newest_published
 from dedup_job.io.storage import Folder
-from dedup_job.io.tables import StoredTable, read_batches
+from dedup_job.io.tables import StoredTable, read_batches, read_where
 from dedup_job.io.thumbnails import GALLERY_FOLDER, delete_thumbnails, thumbnails_there
 from dedup_job.tables import (
     CATALOG_IMAGES,
@@ -57,7 +57,7 @@ def choose_shown(warehouse: Folder, manifest: RunManifest, max_groups: int) -> S
     stored = find_table(warehouse, manifest, DUPLICATE_GROUPS.name)
     sample = _sample(warehouse, manifest)
     groups = least_certain(stored, max_groups) | sample
-    rows = list(_rows_of(stored, "group_id", groups))
+    rows = list(read_where(stored, "group_id", groups))
     skus = {row["sku_id"] for row in rows}
     return Shown(rows, groups, frozenset(sample), _photos(warehouse, manifest, skus))
 
@@ -67,7 +67,7 @@ def write_gallery(warehouse: Folder, manifest: RunManifest, shown: Shown) -> str
     there = thumbnails_there(warehouse)
     cards = build_cards(
         shown.rows,
-        _rows_of(find_table(warehouse, manifest, DUPLICATE_PAIRS.name), "group_id", shown.groups),
+        read_where(find_table(warehouse, manifest, DUPLICATE_PAIRS.name), "group_id", shown.groups),
         _changes(warehouse, manifest, shown.groups),
         _decisions(warehouse, manifest),
         shown.photos,
@@ -102,8 +102,10 @@ def forget_photos(warehouse: Folder, contents: Collection[str]) -> None:
 
 def drop_unseen(warehouse: Folder, manifest: RunManifest) -> int:
     """Delete thumbnails that the gallery of a run does not show; returns how many."""
-    shown = choose_shown(warehouse, manifest, most_groups(manifest)).thumbnails
-    unseen = thumbnails_there(warehouse) - shown
+    there = thumbnails_there(warehouse)
+    if not there:
+        return 0
+    unseen = there - choose_shown(warehouse, manifest, most_groups(manifest)).thumbnails
     delete_thumbnails(warehouse, unseen)
     return len(unseen)
 
@@ -129,17 +131,11 @@ def least_certain(groups: StoredTable, n: int) -> set[str]:
     return {group_id for _, group_id in heapq.nsmallest(n, lowest())}
 
 
-def _rows_of(stored: StoredTable, column: str, wanted: set[str]) -> Iterator[Row]:
-    values = pa.array(sorted(wanted), pa.string())
-    for part in read_batches(stored, stored.table.column_names):
-        yield from part.filter(pc.is_in(part[column], value_set=values)).to_pylist()
-
-
 def _changes(warehouse: Folder, manifest: RunManifest, shown: set[str]) -> dict[str, str]:
     if manifest.base_run_id is None:  # a first run: everything is new, so nothing stands out
         return {}
     stored = find_table(warehouse, manifest, GROUP_CHANGES.name)
-    return {row["group_id"]: row["change"] for row in _rows_of(stored, "group_id", shown)}
+    return {row["group_id"]: row["change"] for row in read_where(stored, "group_id", shown)}
 
 
 def _sample(warehouse: Folder, manifest: RunManifest) -> set[str]:
@@ -159,7 +155,7 @@ def _decisions(warehouse: Folder, manifest: RunManifest) -> Iterable[Row]:
     if PAIR_DECISIONS.name not in manifest.tables:
         return []
     stored = find_table(warehouse, manifest, PAIR_DECISIONS.name)
-    return _rows_of(stored, "outcome", {"reopened"})
+    return read_where(stored, "outcome", {"reopened"})
 
 
 def _photos(warehouse: Folder, manifest: RunManifest, skus: set[str]) -> dict[str, list[str]]:

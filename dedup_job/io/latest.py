@@ -7,7 +7,7 @@ from functools import partial
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
-from dedup_job.io.manifests import find_table, read_manifest
+from dedup_job.io.manifests import RunManifest, find_table, read_manifest
 from dedup_job.io.storage import Folder
 from dedup_job.io.tables import read_batches
 from dedup_job.tables import Table
@@ -31,15 +31,27 @@ def read_latest(spark: SparkSession, warehouse: Folder, table: Table) -> DataFra
     return spark.range(0, 1, 1, 1).mapInArrow(task, ddl)
 
 
+def dated_schema(table: Table) -> pa.Schema:
+    """The table's Arrow schema with `run_date` in front."""
+    return pa.schema([pa.field("run_date", pa.date32(), False), *table.arrow])
+
+
+def read_dated(
+    warehouse: Folder, manifest: RunManifest, table: Table, n_rows: int = _BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """Stream a report table of a run as `dated_schema`."""
+    schema = dated_schema(table)
+    run_date = pa.scalar(date.fromisoformat(manifest.run_date))
+    for rows in read_batches(
+        find_table(warehouse, manifest, table.name), table.column_names, n_rows
+    ):
+        for batch in rows.to_batches():
+            dates = pa.repeat(run_date, batch.num_rows)
+            yield pa.RecordBatch.from_arrays([dates, *batch.columns], schema=schema)
+
+
 def _read(
     batches: Iterator[pa.RecordBatch], warehouse: Folder, table: Table
 ) -> Iterator[pa.RecordBatch]:
-    schema = pa.schema([pa.field("run_date", pa.date32(), False), *table.arrow])
     for _ in batches:
-        manifest = read_manifest(warehouse)
-        run_date = pa.scalar(date.fromisoformat(manifest.run_date))
-        stored = find_table(warehouse, manifest, table.name)
-        for rows in read_batches(stored, table.column_names, _BATCH_ROWS):
-            for batch in rows.to_batches():
-                dates = pa.repeat(run_date, batch.num_rows)
-                yield pa.RecordBatch.from_arrays([dates, *batch.columns], schema=schema)
+        yield from read_dated(warehouse, read_manifest(warehouse), table)

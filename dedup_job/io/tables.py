@@ -15,6 +15,7 @@ from itertools import chain
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
@@ -206,6 +207,13 @@ def read_batches(
             for batch in pq.ParquetFile(stream).iter_batches(n_rows, columns=columns):
                 arrays = [_column(batch, stored.table.arrow.field(name)) for name in columns]
                 yield pa.Table.from_arrays(arrays, columns)
+
+
+def read_where(stored: StoredTable, column: str, values: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a stored table whose `column` is one of these texts."""
+    wanted = pa.array(sorted(values), pa.string())
+    for part in read_batches(stored, stored.table.column_names):
+        yield from part.filter(pc.is_in(part[column], value_set=wanted)).to_pylist()
 
 
 def _write_partition(

@@ -35,5 +35,5 @@ def thumbnails_there(warehouse: Folder) -> set[str]:
 
 def delete_thumbnails(warehouse: Folder, photos: set[str]) -> None:
     """Delete thumbnails, where they are; raises what the store raises."""
-    for photo in photos & thumbnails_there(warehouse):
+    for photo in photos:
         thumbnail_folder(warehouse, photo).delete_file(thumbnail_name(photo))

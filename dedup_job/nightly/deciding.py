@@ -15,6 +15,7 @@ from dedup_job.io.tables import StoredTable, read_batches, read_rows, read_table
 from dedup_job.nightly.context import RunContext
 from dedup_job.nightly.memory import Memory
 from dedup_job.stages.decided import (
+    NOT_COUNTED,
     Bond,
     Pair,
     Photos,
@@ -184,7 +185,7 @@ def _bonds(memory: Memory) -> dict[Pair, Bond]:
         return bonds
     for part in read_batches(stored, [*_BOND_COLUMNS, "outcome"]):
         for row in part.to_pylist():
-            if row.pop("outcome") not in ("superseded", "rejected"):
+            if row.pop("outcome") not in NOT_COUNTED:
                 photos = (frozenset(row["photos_a"]), frozenset(row["photos_b"]))
                 pair = (row["sku_id_a"], row["sku_id_b"])
                 bonds[pair] = Bond(row["decision"], row["decided_at"], *photos)

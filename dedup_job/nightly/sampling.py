@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from dedup_job.io.tables import StoredTable, read_batches
 from dedup_job.nightly.context import RunContext
 from dedup_job.nightly.memory import Memory
-from dedup_job.stages.decided import Row
+from dedup_job.stages.decided import NOT_COUNTED, Row
 from dedup_job.stages.review_sample import (
     ReviewedPrecision,
     draw_groups,
@@ -16,8 +16,6 @@ from dedup_job.stages.review_sample import (
     still_counted,
 )
 from dedup_job.tables import REVIEW_SAMPLE
-
-_WITHOUT_EFFECT = ("superseded", "rejected")
 
 
 def sample_groups(context: RunContext, memory: Memory, groups: StoredTable) -> list[Row]:
@@ -49,7 +47,7 @@ def judge_sample(context: RunContext, sample: list[Row], decisions: list[Row]) -
     said = {
         (row["sku_id_a"], row["sku_id_b"]): row["decision"]
         for row in decisions
-        if row["outcome"] not in _WITHOUT_EFFECT
+        if row["outcome"] not in NOT_COUNTED
     }
     return reviewed_precision((row for row in sample if row["drawn_on"] < context.run_date), said)
 

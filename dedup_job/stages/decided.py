@@ -18,6 +18,8 @@ from dedup_job.tables import JUDGED_DECISIONS, PHOTO_DIGITS, arrow_batch
 Row = dict[str, Any]
 Pair = tuple[str, str]
 Photos = frozenset[str]
+# Rows that say nothing of their pair: another row does, or they cannot be read.
+NOT_COUNTED = ("superseded", "rejected")
 _NO_PHOTOS: Photos = frozenset()
 
 
