@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dedup_job.config import ImagesConfig, JobConfig
+from dedup_job.config import JobConfig
 from dedup_job.errors import ConfigError, ImageRejected
 from dedup_job.io.bundles import locate_bundle
-from dedup_job.io.decoding import open_decoder
+from dedup_job.io.decoding import decoder_opener
 from dedup_job.io.manifests import RunManifest
 from dedup_job.kernels.calibration import Calibration, read_calibration
 from dedup_job.kernels.images import Pixels
@@ -32,14 +32,7 @@ class PhotoModel:
         manifest = self._embedder.manifest
         self.model_id = manifest.model_id
         self.calibration: Calibration = read_calibration(directory, manifest.model_id)
-        limits = ImagesConfig()
-        self._decoder = open_decoder(
-            JobConfig().image_limits(),
-            limits.decode_timeout_s,
-            limits.decode_memory_mb,
-            manifest.input_px,
-            manifest.blur_sigma_px,
-        )
+        self._decoder = decoder_opener(JobConfig())(manifest.input_px, manifest.blur_sigma_px)
 
     def check_run(self, manifest: RunManifest) -> None:
         """Raise ConfigError where a run used another model: its cosines would mean something else."""

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from dedup_job.io.decoder_slots import (
 )
 from dedup_job.io.processes import child_environment
 from dedup_job.kernels.images import ImageLimits, Prepared
+
+if TYPE_CHECKING:  # the child imports this module, and needs no settings
+    from dedup_job.config import JobConfig
 
 # What the parent sends: what to do with how many photos, then each photo's length and bytes. The child
 # sends a byte when it is ready, and one when all of them are in their slots.
@@ -91,6 +95,13 @@ def open_decoder(
 ) -> "IsolatedDecoder":
     """The decoder of this worker process: one child, however many tasks the worker runs."""
     return _shared(DecoderSettings(size_px, blur_sigma_px, limits, timeout_s, memory_mb))
+
+
+def decoder_opener(config: "JobConfig") -> Callable[[int, float], "IsolatedDecoder"]:
+    """`open_decoder` with a run's settings, given the model's input size and blur; can be pickled."""
+    images = config.images
+    limits = config.image_limits()
+    return partial(open_decoder, limits, images.decode_timeout_s, images.decode_memory_mb)
 
 
 @lru_cache(maxsize=2)

@@ -106,9 +106,7 @@ class Memory:
 
     def stored_base_groups(self) -> StoredTable | None:
         """DUPLICATE_GROUPS of the base run, where it lies."""
-        if self.base is None:
-            return None
-        return find_table(self.warehouse, self.base, DUPLICATE_GROUPS.name)
+        return self._stored_base(DUPLICATE_GROUPS.name)
 
     def base_groups(self) -> DataFrame | None:
         """DUPLICATE_GROUPS of the base run."""
@@ -119,9 +117,11 @@ class Memory:
         return self._base_report(DUPLICATE_PAIRS.name)
 
     def _base_report(self, name: str) -> DataFrame | None:
-        if self.base is None:
-            return None
-        return read_table(self.spark, find_table(self.warehouse, self.base, name))
+        stored = self._stored_base(name)
+        return None if stored is None else read_table(self.spark, stored)
+
+    def _stored_base(self, name: str) -> StoredTable | None:
+        return None if self.base is None else find_table(self.warehouse, self.base, name)
 
 
 def recall_runs(

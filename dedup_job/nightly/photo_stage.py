@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from dedup_job.config import JobConfig
 from dedup_job.io.bundles import load_shipped, ship_bundle
-from dedup_job.io.decoding import open_decoder
+from dedup_job.io.decoding import decoder_opener
 from dedup_job.io.embedding_store import EmbeddingStore
 from dedup_job.io.fetch import open_fetch
 from dedup_job.io.fetch_policy import FetchPolicy
@@ -174,12 +174,7 @@ def photo_worker(
     return EmbedPhotos(
         open_fetch=partial(open_fetch, policy),
         open_embedder=partial(load_shipped, bundle, threads_per_task),
-        open_decoder=partial(
-            open_decoder,
-            config.image_limits(),
-            config.images.decode_timeout_s,
-            config.images.decode_memory_mb,
-        ),
+        open_decoder=decoder_opener(config),
         prefetch=config.embed.prefetch,
         n_threads=config.fetch.n_threads or (_REMOTE_FETCH_THREADS if is_remote else 1),
         per_handover=1 if is_remote else LOCAL_PHOTOS_PER_HANDOVER,

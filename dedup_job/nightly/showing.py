@@ -8,7 +8,7 @@ import pyarrow as pa
 from dedup_job.config import JobConfig
 from dedup_job.errors import one_line
 from dedup_job.gallery.writing import choose_shown, write_gallery
-from dedup_job.io.decoding import open_decoder
+from dedup_job.io.decoding import decoder_opener
 from dedup_job.io.fetch import FetchPolicy, open_fetch
 from dedup_job.io.manifests import RunManifest, read_manifest
 from dedup_job.io.session import count_cores
@@ -62,12 +62,7 @@ def _make(
     requests = thumbnail_requests(wanted, found.photos, found.rows)
     make = MakeThumbnails(
         open_fetch=partial(open_fetch, FetchPolicy.from_config(config.fetch, [base])),
-        open_decoder=partial(
-            open_decoder,
-            config.image_limits(),
-            config.images.decode_timeout_s,
-            config.images.decode_memory_mb,
-        ),
+        open_decoder=decoder_opener(config),
         store=partial(store_thumbnail, context.warehouse),
         n_threads=config.fetch.n_threads or _FETCH_THREADS,
     )

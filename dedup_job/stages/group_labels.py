@@ -314,10 +314,8 @@ def name_members(
     """
     match_type = np.full(len(group), "decision", object)
     together = ~matches.cannot_link & (group[matches.a] == group[matches.b])
-    for name, is_it in (
-        ("near", matches.is_near),
-        ("exact", matches.is_exact),
-    ):  # exact counts most
+    # The last counts most.
+    for name, is_it in (("near", matches.is_near), ("exact", matches.is_exact)):
         rows = together & is_it
         match_type[matches.a[rows]] = match_type[matches.b[rows]] = name
     is_grouped = np.bincount(group, minlength=len(group))[group] > 1
