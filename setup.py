@@ -43,6 +43,7 @@ DEV = [
     "atheris>=3,<4; platform_system == 'Linux' and platform_machine == 'x86_64' and python_version < '3.14'",
     "networkx>=3.4,<4",
     "duckdb>=1.2,<3",
+    "sqlglot>=30,<31",
     "moto[server,s3]>=5.1,<6",
     "ruff>=0.14,<0.16",
     "mypy>=1.18,<3",
