@@ -15,9 +15,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 # Holds dist/ of `make dist`, and its environment.tar.gz unpacked; dedup-job and spark-submit are on the PATH.
 CHECKOUT = "/opt/catalog-dedup"
-CATALOG = (
-    "s3://shop/catalog/{{ ds }}.parquet"  # a file a night: a retry reads what the first try read
-)
+# A file a night: a retry reads what the first try read, and so continues it.
+CATALOG = "s3://shop/catalog/{{ ds }}.parquet"
 WAREHOUSE = "s3://lake/dedup"
 ON_CALL = "on-call@example.com"
 CATALOG_TEAM = "catalog@example.com"
