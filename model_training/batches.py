@@ -50,8 +50,7 @@ class Sampler:
         self._product = _codes([p.product for p in photos.photos])
         self._families = _members([p.family for p in photos.photos])
         self._identities = _members([p.identity for p in photos.photos])
-        tabled = np.array([p.source == "products" for p in photos.photos])
-        self._tabled, self._loose = np.flatnonzero(tabled), np.flatnonzero(~tabled)
+        self._pools, self._pool_share = _pools(photos, config)
         self._neighbours: np.ndarray | None = None
 
     def set_neighbours(self, neighbours: np.ndarray) -> None:
@@ -78,9 +77,7 @@ class Sampler:
         return rows
 
     def _draw_seed(self) -> int:
-        pick_tabled = self._rng.random() < self._config.training.studio_share
-        pool = self._tabled if pick_tabled and len(self._tabled) else self._loose
-        pool = pool if len(pool) else self._tabled
+        pool = self._pools[int(self._rng.choice(len(self._pools), p=self._pool_share))]
         return int(self._rng.choice(pool))
 
     def _cluster(self, seed: int) -> list[int]:
@@ -112,10 +109,11 @@ class Sampler:
             seed = int(rng.integers(2**31))
             rgb = cut_out(rgb, mask, np.random.default_rng(seed))
             other = cut_out(other, mask, np.random.default_rng(seed))
+        both_heavy = self._config.training.both_heavy_share
         return [
-            (self._view(rgb, heavy=False), False),
+            (self._view(rgb, heavy=rng.random() < both_heavy), False),
             (self._view(rgb, heavy=True), False),
-            (self._view(other, heavy=False), True),
+            (self._view(other, heavy=rng.random() < both_heavy), True),
             (self._view(other, heavy=True), True),
         ]
 
@@ -185,6 +183,19 @@ def _serve(photos: PhotoSet, config: ExperimentConfig, seed: int, ready: Any, ne
             sampler.set_neighbours(news.get_nowait())
         batch = sampler.draw()
         ready.put((batch.views, batch.identity, batch.product))
+
+
+def _pools(photos: PhotoSet, config: ExperimentConfig) -> tuple[list[np.ndarray], np.ndarray]:
+    """Rows of each source that there is, and how often clusters begin in it."""
+    source = np.array([photo.source for photo in photos.photos])
+    share = {"products": config.training.studio_share, "pairs": config.training.labelled_share}
+    rows = {name: np.flatnonzero(source == name) for name in (*share, "folder")}
+    there = [name for name in rows if len(rows[name])]
+    share["folder"] = max(0.0, 1.0 - sum(share.get(name, 0.0) for name in there))
+    weight = np.array([share[name] for name in there])
+    if not weight.any():  # only sources of share 0
+        weight = np.ones(len(there))
+    return [rows[name] for name in there], weight / weight.sum()
 
 
 def _codes(names: list[str]) -> np.ndarray:

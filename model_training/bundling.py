@@ -160,12 +160,16 @@ def calibration_set(held_out: PhotoSet, network: NetworkConfig) -> ValidationSet
     return build_validation(held_out, network, seed=_CALIBRATION_SEED)
 
 
+def network_of(manifest: Manifest) -> NetworkConfig:
+    """How photos are prepared for a bundle, as `build_validation` is told."""
+    return NetworkConfig(input_px=manifest.input_px, blur_sigma_px=manifest.blur_sigma_px)
+
+
 def recalibrate_bundle(bundle: Path, photos: PhotoSet) -> None:
     """Measure `calibration.json` of a bundle on the held-out photos, and write its manifest anew."""
     manifest = read_manifest(bundle)
     held_out = held_out_of(photos)
-    network = NetworkConfig(input_px=manifest.input_px, blur_sigma_px=manifest.blur_sigma_px)
-    views = calibration_set(held_out, network)
+    views = calibration_set(held_out, network_of(manifest))
     vectors = load_embedder(bundle).embed(views.views)
     _write_calibration(bundle, calibrate(vectors, views, manifest.model_id))
     computed = ("bundle_format", "model_id", "dim", "input_px", "blur_sigma_px",
@@ -185,7 +189,7 @@ def evaluate_bundle(bundle: Path, photos: PhotoSet) -> dict[str, Any]:
     embedder = load_embedder(bundle)
     manifest = embedder.manifest
     held_out = held_out_of(photos, min_families=1)
-    network = NetworkConfig(input_px=manifest.input_px, blur_sigma_px=manifest.blur_sigma_px)
+    network = network_of(manifest)
     result: dict[str, Any] = {"model_id": manifest.model_id}
     for name, unseen in (("trained_kinds", False), ("unseen_kinds", True)):
         views = build_validation(held_out, network, held_out_kinds=unseen)

@@ -1,4 +1,4 @@
-"""`model-training train | export | calibrate | evaluate`: learn an embedding, make it a bundle."""
+"""`model-training train | export | ...`: learn an embedding, make it a bundle, put it to use."""
 
 import argparse
 import json
@@ -59,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--run-dir", type=Path, help="checkpoint and log (default: OUT.run)")
     train.add_argument("--backbone-weights", metavar="imagenet|none|FILE", help="start from these")
     train.add_argument("--resume", action="store_true", help="continue from the checkpoint")
+    train.add_argument(
+        "--init-from",
+        type=Path,
+        metavar="BUNDLE|RUN",
+        help="start a new schedule from the weights of a bundle or of a run directory",
+    )
     train.add_argument("--finish-at", metavar="HH:MM", help="end by the clock instead of by views")
     _add_export(train)
     train.set_defaults(run=_train)
@@ -76,7 +82,49 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(evaluation)
     evaluation.add_argument("--bundle", type=Path, required=True)
     evaluation.set_defaults(run=_evaluate)
+    pairs = commands.add_parser("pairs", help="turn people's decisions into training pairs")
+    _add_decisions(pairs, required=True)
+    pairs.add_argument("--out", type=Path, required=True, help="directory for table and photos")
+    pairs.set_defaults(run=_pairs)
+    promotion = commands.add_parser("promote", help="make a bundle the champion, if it is no worse")
+    _add_data(promotion)
+    _add_registry(promotion)
+    promotion.add_argument("--candidate", type=Path, help="bundle to promote")
+    promotion.add_argument(
+        "--rollback", action="store_true", help="go back to the champion before this one"
+    )
+    promotion.set_defaults(run=_promote)
+    again = commands.add_parser(
+        "retrain", help="train the champion on and promote the result, if it is no worse"
+    )
+    _add_data(again)
+    _add_decisions(again, required=False)
+    _add_registry(again)
+    _add_export(again)
+    again.add_argument("--work-dir", type=Path, help="for the run (default: REGISTRY/work)")
+    again.set_defaults(run=_retrain)
     return parser
+
+
+def _add_decisions(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument("--decisions", required=required, help="as of the nightly job")
+    parser.add_argument("--warehouse", required=required, help="of the nightly job")
+
+
+def _add_registry(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--registry", type=Path, required=True, help="directory of model versions")
+    parser.add_argument(
+        "--champion",
+        type=Path,
+        help="bundle to beat while the registry is empty (default: the one that ships)",
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=0.02,
+        metavar="UAP",
+        help="how much worse the 95 %% interval may reach (default %(default)s)",
+    )
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +153,7 @@ def _train(options: argparse.Namespace) -> None:
     from model_training.config import load_config, with_backbone
     from model_training.evaluate import build_validation, score_validation
     from model_training.outputs import prepare_run_dir
+    from model_training.starts import load_start
     from model_training.train import CHECKPOINT, Trainer, run_training
 
     run_dir = _run_dir(options)
@@ -112,7 +161,8 @@ def _train(options: argparse.Namespace) -> None:
     finish_at = _clock(options.finish_at)
     prepare_run_dir(run_dir, CHECKPOINT, resume=options.resume)
     training, held_out = _read_split(options)
-    trainer = Trainer(config, run_dir, resume=options.resume)
+    start = load_start(options.init_from) if options.init_from and not options.resume else None
+    trainer = Trainer(config, run_dir, resume=options.resume, start=start)
     if not options.resume:
         (run_dir / COMMAND_FILE).write_text(options.command_line + "\n", encoding="utf-8")
     validation = build_validation(held_out, config.network)
@@ -121,7 +171,7 @@ def _train(options: argparse.Namespace) -> None:
         training,
         finish_at=finish_at,
         validate=lambda t: score_validation(t.embed(validation.views), validation),
-        report=lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", flush=True),
+        report=_report,
     )
     if options.out:
         _export_run(run_dir, training, held_out, options)
@@ -196,6 +246,54 @@ def _evaluate(options: argparse.Namespace) -> None:
     from model_training.sources import read_sources
 
     print(json.dumps(evaluate_bundle(options.bundle, read_sources(options)), indent=1))
+
+
+def _pairs(options: argparse.Namespace) -> None:
+    # The job's own reader of decisions, warehouse and photos; nothing else here knows of them.
+    from dedup_job.commands.training_pairs import collect_training_pairs
+
+    collected = collect_training_pairs(options.decisions, options.warehouse, options.out)
+    print(f"{options.out}: {collected.line()}")
+
+
+def _promote(options: argparse.Namespace) -> None:
+    from model_training.promote import promote
+    from model_training.registry import Registry, champion_of
+    from model_training.sources import held_out_of, read_sources
+
+    registry = Registry(options.registry)
+    if options.rollback:
+        version = registry.previous()
+        registry.point_at(version, {"why": "rollback"})
+        print(json.dumps({"promoted": version, "why": "rollback"}))
+        return
+    if options.candidate is None:
+        raise ConfigError("promote needs --candidate BUNDLE, or --rollback")
+    champion = champion_of(registry, options.champion)
+    held_out = held_out_of(read_sources(options))
+    version, comparison = promote(registry, champion, options.candidate, held_out, options.margin)
+    print(json.dumps({"promoted": version, **comparison.as_dict()}, indent=1))
+
+
+def _retrain(options: argparse.Namespace) -> None:
+    from model_training.registry import Registry, champion_of
+    from model_training.retrain import retrain
+    from model_training.sources import read_sources
+
+    champion = champion_of(Registry(options.registry), options.champion)
+    work: Path = options.work_dir or options.registry / "work"
+    decided = None
+    if options.decisions:
+        if not options.warehouse:
+            raise ConfigError("--decisions needs --warehouse: it says which photos the SKUs have")
+        options.out = decided = work / "pairs"
+        _pairs(options)
+    photos = read_sources(options, decided)
+    print(json.dumps(retrain(options, champion, photos, work, _report), indent=1))
+
+
+def _report(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
 def _clock(text: str | None) -> float | None:

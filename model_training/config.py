@@ -45,14 +45,19 @@ class TrainingConfig(_Section):
     """Batches, schedule and safety.
 
     A batch holds `photos_per_batch` photos in clusters of `cluster_size` look-alikes, each photo as
-    two views and two views of a self-made other product: 4 views a photo. `views` ends the training
-    by count; the command line may end it by wall clock instead.
+    two views and two views of a self-made other product: 4 views a photo. One of the two is lightly
+    edited; with `both_heavy_share` it is heavily edited too, as two edited copies in a catalog are.
+    Of the clusters, `studio_share` begin with a photo of a product table, `labelled_share` with one
+    of the binary pairs, the others with one of a folder, as far as there are such photos.
+    `views` ends the training by count; the command line may end it by wall clock instead.
     """
 
     views: int = Field(250_000, ge=1)
     photos_per_batch: int = Field(24, ge=2)
     cluster_size: int = Field(6, ge=1)
     studio_share: float = Field(0.25, ge=0, le=1)
+    labelled_share: float = Field(0.25, ge=0, le=1)
+    both_heavy_share: float = Field(0.0, ge=0, le=1)
     learning_rate: float = Field(1.5e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     warmup_steps: int = Field(150, ge=0)

@@ -166,6 +166,8 @@ def find_garment(rgb: Pixels) -> tuple[Pixels, bool]:
     )
     seed = _centre_prior(small)
     background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
+    # GrabCut starts from k-means, whose random numbers go on from OpenCV's last call.
+    cv2.setRNGSeed(0)
     with contextlib.suppress(cv2.error):  # a photo of one colour has no foreground
         cv2.grabCut(
             small[:, :, ::-1].copy(), seed, None, background, foreground, 4, cv2.GC_INIT_WITH_MASK

@@ -7,22 +7,30 @@ from dedup_job.errors import ConfigError
 from model_training.data import Photo, PhotoSet, load_photos, read_folder, read_pairs, read_products
 from model_training.evaluate import product_rivals
 
+# Of a directory that `model-training pairs` wrote.
+PAIRS_FILE = "pairs.parquet"
 MIN_TRAINING_PHOTOS = 8
 # The calibration draws families anew for its interval: of fewer it would promise nothing.
 MIN_FAMILIES = 10
 
 
-def read_sources(options: argparse.Namespace) -> PhotoSet:
+def read_sources(options: argparse.Namespace, decided: Path | None = None) -> PhotoSet:
     """Load every photo that --photos, --products and --pairs name.
 
+    Args:
+        options: of the command line.
+        decided: a directory that `model-training pairs` wrote, to learn from as well.
+
     Raises:
-        ConfigError: none is given, or one cannot be read.
+        ConfigError: no source is given, or one cannot be read.
     """
-    root = options.image_root or Path(".")
     photos: list[Photo] = []
     dissimilar: list[tuple[int, int]] = []
-    if options.pairs:
-        paired, dissimilar = read_pairs(options.pairs, root)
+    tables = [(options.pairs, options.image_root or Path("."))] if options.pairs else []
+    tables += [(decided / PAIRS_FILE, decided)] if decided else []
+    for table, root in tables:
+        paired, differ = read_pairs(table, root)
+        dissimilar += [(len(photos) + i, len(photos) + j) for i, j in differ]
         photos += paired
     if options.photos:
         photos += read_folder(options.photos)

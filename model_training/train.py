@@ -86,18 +86,23 @@ class Trainer:
         config: the experiment.
         run_dir: checkpoint and log go here.
         resume: continue from the checkpoint of `run_dir`.
+        start: Keras model to take the weights of, in place of `backbone_weights`; see `starts`.
 
     Raises:
-        ConfigError: nothing to resume, a checkpoint of another network, or unusable
+        ConfigError: nothing to resume, a checkpoint or start of another network, or unusable
             `backbone_weights`.
     """
 
-    def __init__(self, config: ExperimentConfig, run_dir: Path, *, resume: bool = False) -> None:
+    def __init__(
+        self, config: ExperimentConfig, run_dir: Path, *, resume: bool = False, start: Any = None
+    ) -> None:
         keras.utils.set_random_seed(config.training.seed)
         self.config = config
         self.run_dir = run_dir
         self.model = build_network(config.network, training=True)
-        if config.network.backbone_weights != "none" and not resume:
+        if start is not None:
+            self._start_from(start)
+        elif config.network.backbone_weights != "none" and not resume:
             load_backbone(self.model, config.network)
         self.average = build_network(config.network, training=False)
         copy_weights(self.model, self.average)
@@ -152,6 +157,15 @@ class Trainer:
         arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta)), **self._state()}
         np.savez(temporary, **arrays)
         temporary.replace(self.run_dir / CHECKPOINT)
+
+    def _start_from(self, network: Any) -> None:
+        try:
+            copy_weights(network, self.model)
+        except (ConfigError, ValueError):
+            raise ConfigError(
+                "the network to start from is another one: its width, dim and attention must be "
+                "those of the experiment"
+            ) from None
 
     def _resume(self) -> None:
         path = self.run_dir / CHECKPOINT

@@ -2,33 +2,25 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dedup_job.commands.compare import write_explanation
 from dedup_job.commands.photo_query import PhotoModel
+from dedup_job.commands.run_photos import Row, RunPhotos
 from dedup_job.commands.safe_text import visible
-from dedup_job.config import FetchConfig
 from dedup_job.errors import ConfigError, ImageRejected
-from dedup_job.io.fetch import FetchPolicy, open_fetch
 from dedup_job.io.manifests import RunManifest, find_table, has_data, list_runs, read_manifest
 from dedup_job.io.storage import Folder, open_warehouse
 from dedup_job.io.tables import read_where
-from dedup_job.io.thumbnails import thumbnail_folder, thumbnail_name
-from dedup_job.io.uris import resolve
 from dedup_job.kernels.images import Pixels
 from dedup_job.kernels.neighbours import Vectors
 from dedup_job.kernels.occlusion import compare_places
 from dedup_job.tables import (
-    CATALOG_IMAGES,
     DUPLICATE_GROUPS,
     DUPLICATE_PAIRS,
     PAIR_DECISIONS,
-    PHOTO_DIGITS,
 )
-
-Row = dict[str, Any]
 
 
 def explain(warehouse: str, sku_a: str, sku_b: str, bundle: str, out: str | None = None) -> None:
@@ -53,7 +45,8 @@ def explain(warehouse: str, sku_a: str, sku_b: str, bundle: str, out: str | None
     facts = list(_facts(folder, manifest, smaller, larger))
     model = PhotoModel(bundle)
     model.check_run(manifest)
-    photos = [_photos(folder, manifest, model, sku) for sku in (smaller, larger)]
+    run_photos = RunPhotos(folder, manifest)
+    photos = [_photos(run_photos, model, sku) for sku in (smaller, larger)]
     a, b, cosine = _best_pair(photos[0], photos[1], model)
     probability = model.probability(cosine)
     facts[:0] = [
@@ -130,36 +123,20 @@ def _said(warehouse: Folder, run: RunManifest, a: str, b: str) -> Iterator[Row]:
         yield from (row for row in read_where(stored, "sku_id_a", [a]) if row["sku_id_b"] == b)
 
 
-def _photos(warehouse: Folder, manifest: RunManifest, model: PhotoModel, sku: str) -> list[Pixels]:
+def _photos(photos: RunPhotos, model: PhotoModel, sku: str) -> list[Pixels]:
     """The photos of a SKU as the model takes them: read anew, or else from their thumbnails."""
-    images = find_table(warehouse, manifest, CATALOG_IMAGES.name)
-    known = read_where(images, "sku_id", [sku])
-    rows = [row for row in known if row["in_catalog"] and row["reason"] is None]
+    rows = photos.rows_of([sku]).get(sku)
     if not rows:
-        raise ConfigError(f"SKU {visible(sku)} has no usable photo in run {manifest.run_id}")
-    base = _base(manifest)
-    fetch = open_fetch(FetchPolicy.from_config(FetchConfig(), [base] if base else []))
+        raise ConfigError(f"SKU {visible(sku)} has no usable photo in run {photos.run_id}")
     found, problem = [], ""
     for row in rows:
         try:
-            data = fetch(resolve(row["image_uri"], base), None).data
-            found.append(model.prepare_bytes(data or b""))
+            found.append(photos.use(row, model.prepare_bytes))
         except ImageRejected as refusal:
             problem = refusal.detail
-            photo = row["content_sha256"][:PHOTO_DIGITS]
-            thumbnail = thumbnail_folder(warehouse, photo).read_bytes(thumbnail_name(photo))
-            if thumbnail is not None:
-                found.append(model.prepare_bytes(thumbnail))
     if not found:
         raise ConfigError(f"no photo of SKU {visible(sku)} can be read: {problem}")
     return found
-
-
-def _base(manifest: RunManifest) -> str:
-    """What relative photo addresses of a run are relative to."""
-    value = {key: setting["value"] for key, setting in manifest.config.items()}
-    root, path = value.get("catalog.image_root"), str(value.get("catalog.path") or "")
-    return str(root) if root else (path if Path(path).is_dir() else str(Path(path).parent))
 
 
 def _best_pair(

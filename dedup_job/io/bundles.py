@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from dedup_job.errors import ModelContractError
 from dedup_job.kernels.bundle import KERAS_MODEL, MANIFEST, Manifest
+from dedup_job.kernels.champion import read_champion
 from dedup_job.kernels.model import Embedder, load_embedder
 
 
@@ -29,11 +30,16 @@ def locate_bundle(bundle: str) -> Path:
     """The bundle directory on this machine.
 
     Args:
-        bundle: a directory, or empty for the default bundle that ships with the package. A package
-            imported from a zip (`--py-files`) is unpacked to a temporary directory.
+        bundle: a bundle's directory; a model registry, of which the champion is taken; or empty for
+            the default bundle that ships with the package. A package imported from a zip
+            (`--py-files`) is unpacked to a temporary directory.
+
+    Raises:
+        ConfigError: a registry whose champion cannot be found.
     """
     if bundle:
-        return Path(bundle).expanduser().absolute()
+        directory = Path(bundle).expanduser().absolute()
+        return read_champion(directory) or directory
     packed = importlib.resources.files("dedup_job").joinpath("models", "default")
     if isinstance(packed, Path):
         return packed

@@ -93,6 +93,14 @@ def test_a_photo_of_one_colour_gets_a_centre_mask() -> None:
     assert mask[2, 2] == 0 and 0.2 < (mask > 0).mean() < 0.5
 
 
+def test_the_garment_does_not_depend_on_what_was_looked_at_before() -> None:
+    photos = [draw_garment(seed) for seed in range(6)]
+    first = [look_alikes.find_garment(rgb)[0] for rgb in photos]
+    again = [look_alikes.find_garment(rgb)[0] for rgb in reversed(photos)]
+    for mask, same in zip(first, reversed(again), strict=True):
+        assert np.array_equal(mask, same)
+
+
 def test_cut_out_replaces_the_background_only() -> None:
     rgb = draw_garment(8)
     mask, _ = look_alikes.find_garment(rgb)

@@ -29,6 +29,7 @@ from model_training.config import ExperimentConfig, NetworkConfig, TrainingConfi
 from model_training.data import Photo, PhotoSet
 from model_training.export import draw_golden, save_keras
 from model_training.network import build_network
+from model_training.starts import load_start
 from model_training.train import Progress, Trainer, learning_rate, measure_progress
 from tests.photos_for_training import draw_garment
 
@@ -61,6 +62,26 @@ def test_a_pause_counts_as_one_slow_step(tmp_path: Path) -> None:
 def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         Trainer(ExperimentConfig.model_validate({"network": TINY}), tmp_path, resume=True)
+
+
+def test_a_new_schedule_starts_from_the_averaged_weights_of_another_run(tmp_path: Path) -> None:
+    config = ExperimentConfig.model_validate({"network": {**TINY, "erasure": True}})
+    first = Trainer(config, tmp_path)
+    first.average.weights[0].assign(first.average.weights[0] + 1.0)
+    first.progress = Progress(step=50, views=100)
+    first.save()
+    other = {**TINY, "erasure": False}
+    start = load_start(tmp_path)
+    second = Trainer(ExperimentConfig.model_validate({"network": other}), tmp_path, start=start)
+    assert second.progress.step == 0
+    photos = draw_golden(32)
+    assert np.allclose(second.embed(photos), first.embed(photos), atol=1e-6)
+    assert np.array_equal(second.model.weights[0].numpy(), first.average.weights[0].numpy())
+    third = ExperimentConfig.model_validate({"network": {**TINY, "dim": 9}})
+    with pytest.raises(ConfigError, match="start from is another one"):
+        Trainer(third, tmp_path, start=start)
+    with pytest.raises(ConfigError, match="neither a bundle nor a run directory"):
+        load_start(tmp_path / "none")
 
 
 class FakeBatches:

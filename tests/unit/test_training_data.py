@@ -178,6 +178,33 @@ def test_a_photo_meets_every_other_photo_of_its_product() -> None:
     assert met == {0: {1, 2, 3, 4, 5, 6, 7}, 3: {0, 1, 2, 4, 5, 6, 7}}
 
 
+def test_one_picture_under_two_colours_of_a_style_becomes_one_product(tmp_path: Path) -> None:
+    names = ["a-black.png", "a-blue.png", "a-red.png", "b-black.png"]
+    write_photos(tmp_path, names)
+    same = (tmp_path / "a-black.png").read_bytes()
+    for copy in ("a-blue.png", "b-black.png"):
+        (tmp_path / copy).write_bytes(same)
+    rows = [f"{name},{name[:-4]},{name[0]}" for name in names]
+    (tmp_path / "t.csv").write_text("\n".join(["image,sku,style", *rows]))
+    loaded = data.load_photos(data.read_products(tmp_path / "t.csv", tmp_path), tmp_path / "cache")
+    assert [p.product for p in loaded.photos] == ["a-black", "a-black", "a-red", "b-black"]
+    assert [p.identity for p in loaded.photos] == names
+
+
+def test_both_views_can_be_heavily_edited(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[bool] = []
+
+    def view(self: Sampler, rgb: np.ndarray, heavy: bool) -> np.ndarray:
+        drawn.append(heavy)
+        return np.zeros((32, 32, 3), np.uint8)
+
+    monkeypatch.setattr(Sampler, "_view", view)
+    for share, expected in ((0.0, 0.5), (1.0, 1.0)):
+        drawn.clear()
+        Sampler(in_memory(12), small_config(both_heavy_share=share), seed=0).draw()
+        assert np.mean(drawn) == expected
+
+
 def test_an_unknown_setting_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("network: {widht: 1}")

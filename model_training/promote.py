@@ -1,0 +1,177 @@
+"""Whether a candidate may replace the champion: both on the same held-out photos, in pairs.
+
+The difference of the two uAPs gets its interval from a paired bootstrap over products (Efron and
+Tibshirani 1993, ch. 16): pairs of one photo are not independent, products are.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dedup_job.errors import GateError
+from dedup_job.kernels.model import load_embedder
+from model_training.bundling import network_of
+from model_training.data import PhotoSet
+from model_training.evaluate import ValidationSet, build_validation, pair_labels
+from model_training.registry import Registry
+
+DEFAULT_MARGIN = 0.02
+_N_BOOTSTRAP = 400
+_CONFIDENCE = 95
+# Neither the validation's nor the calibration's: the candidate was looked at on those.
+_SEED = 3
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Champion and candidate on one held-out set; uAPs are 0 to 1.
+
+    `low` and `high` bound `difference` (candidate minus champion) at 95 % confidence.
+    """
+
+    champion: str
+    candidate: str
+    champion_uap: float
+    candidate_uap: float
+    difference: float
+    low: float
+    high: float
+    n_products: int
+    n_duplicate_pairs: int
+    n_other_pairs: int
+
+    def line(self) -> str:
+        """For a terminal."""
+        return (
+            f"uAP {self.champion_uap:.4f} -> {self.candidate_uap:.4f}, difference {self.difference:+.4f} "
+            f"({self.low:+.4f} to {self.high:+.4f}) on {self.n_products} held-out products"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures by name."""
+        return asdict(self)
+
+
+def compare_bundles(champion: Path, candidate: Path, held_out: PhotoSet) -> Comparison:
+    """Embed the same edits of the same held-out photos with both, and compare their uAPs.
+
+    Args:
+        champion: bundle in use.
+        candidate: bundle that may replace it.
+        held_out: photos that neither was trained on.
+
+    Raises:
+        ModelContractError, ConfigError: one of the two is no sound bundle.
+    """
+    scores, model_ids = [], []
+    views: ValidationSet | None = None
+    for bundle in (champion, candidate):
+        embedder = load_embedder(bundle)
+        views = build_validation(held_out, network_of(embedder.manifest), seed=_SEED)
+        a, b, same, _ = pair_labels(views)
+        vectors = embedder.embed(views.views)
+        scores.append((vectors @ vectors.T)[a, b])
+        model_ids.append(embedder.manifest.model_id)
+    assert views is not None
+    family = np.unique(views.family, return_inverse=True)[1]
+    ranked = [RankedPairs(score, same) for score in scores]
+    differences = _bootstrap(ranked, family[a], family[b])
+    edges = (50 - _CONFIDENCE / 2, 50 + _CONFIDENCE / 2)
+    low, high = np.percentile(differences, edges)
+    champion_uap, candidate_uap = (pairs.uap(np.ones(len(same))) for pairs in ranked)
+    return Comparison(
+        champion=model_ids[0],
+        candidate=model_ids[1],
+        champion_uap=champion_uap,
+        candidate_uap=candidate_uap,
+        difference=candidate_uap - champion_uap,
+        low=float(low),
+        high=float(high),
+        n_products=int(family.max()) + 1,
+        n_duplicate_pairs=int(same.sum()),
+        n_other_pairs=int((~same).sum()),
+    )
+
+
+def check_promotion(comparison: Comparison, margin: float) -> None:
+    """Refuse a candidate that is worse, or may be worse by more than `margin` (uAP).
+
+    Raises:
+        GateError: why it is refused, in one line.
+    """
+    if comparison.candidate == comparison.champion:
+        raise GateError("not promoted: the candidate is the champion (same model_id)")
+    if comparison.difference < 0:
+        raise GateError(f"not promoted: the candidate is worse, {comparison.line()}")
+    if comparison.low < -margin:
+        raise GateError(
+            f"not promoted: too few held-out products to be sure within {margin:g} (--margin), "
+            f"{comparison.line()}"
+        )
+
+
+def promote(
+    registry: Registry, champion: Path, candidate: Path, held_out: PhotoSet, margin: float
+) -> tuple[str, Comparison]:
+    """Compare, and make the candidate the registry's champion unless that is refused.
+
+    Args:
+        registry: gets the candidate, and the champion if it is empty, so that there is a way back.
+        champion: bundle in use.
+        candidate: a bundle.
+        held_out: photos that neither was trained on.
+        margin: see `check_promotion`.
+
+    Returns:
+        The version's name, and the comparison.
+
+    Raises:
+        GateError: refused; the registry is as it was.
+    """
+    comparison = compare_bundles(champion, candidate, held_out)
+    check_promotion(comparison, margin)
+    if registry.champion is None:
+        registry.point_at(registry.add(champion), {"why": "first champion"})
+    version = registry.add(candidate)
+    registry.point_at(version, {"comparison": comparison.as_dict()})
+    return version, comparison
+
+
+class RankedPairs:
+    """Scored pairs in falling order, to be weighed again and again.
+
+    Args:
+        score: float (n,).
+        same: bool (n,), true for duplicates; at least one.
+    """
+
+    def __init__(self, score: np.ndarray, same: np.ndarray) -> None:
+        self._order = np.argsort(-score, kind="stable")
+        self._same = same[self._order]
+        ordered = score[self._order]
+        self._last_of_tie = np.append(ordered[1:] != ordered[:-1], True)
+
+    def uap(self, weight: np.ndarray) -> float:
+        """`kernels.metrics.uap` with every pair counted `weight` (n,) times; 0 without duplicates."""
+        ordered = weight[self._order]
+        seen = np.cumsum(ordered)[self._last_of_tie]
+        hits = np.cumsum(ordered * self._same)[self._last_of_tie]
+        if hits[-1] == 0:
+            return 0.0
+        step = np.diff(hits, prepend=0.0)
+        return float(step @ (hits / np.maximum(seen, 1e-12)) / hits[-1])
+
+
+def _bootstrap(ranked: list[RankedPairs], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Differences of uAP over drawn families: a pair counts as often as those of its ends were drawn."""
+    rng = np.random.default_rng(0)
+    n = int(max(a.max(), b.max())) + 1
+    differences = []
+    for _ in range(_N_BOOTSTRAP):
+        count = np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64)
+        weight = np.where(a == b, count[a], count[a] * count[b])
+        first, second = (pairs.uap(weight) for pairs in ranked)
+        differences.append(second - first)
+    return np.array(differences)

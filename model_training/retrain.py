@@ -1,0 +1,128 @@
+"""The champion trained on, measured against itself, and replaced if the result is no worse."""
+
+import argparse
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dedup_job.errors import ConfigError
+from dedup_job.kernels.bundle import Manifest, read_manifest
+from model_training.bundling import export_bundle
+from model_training.config import ExperimentConfig, load_config
+from model_training.data import PhotoSet, fingerprint
+from model_training.evaluate import build_validation, score_validation
+from model_training.outputs import prepare_run_dir
+from model_training.promote import promote
+from model_training.registry import Registry
+from model_training.sources import split
+from model_training.starts import load_start
+from model_training.train import CHECKPOINT, Trainer, run_training
+
+FINE_TUNE = Path(__file__).parent / "configs/fine_tune.yaml"
+# The champion's weights fit these; everything else of a network may be set anew.
+_SHAPE = ("input_px", "blur_sigma_px", "width", "dim", "backbone_weights", "channel_attention",
+          "spatial_attention", "attention_stages", "attention_reduction")  # fmt: skip
+_RUN, _CANDIDATE, _INPUTS = "run", "candidate", "inputs.json"
+
+
+def retrain(
+    options: argparse.Namespace,
+    champion: Path,
+    photos: PhotoSet,
+    work: Path,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """Train the champion on with these photos, and promote the result unless it may be worse.
+
+    One that was killed goes on from its checkpoint, if photos, champion and experiment are the same.
+
+    Args:
+        options: `config`, `registry`, `margin`, `max_int8_loss`, `command_line`.
+        champion: bundle to start from, and to beat.
+        photos: to learn from; the held-out ones among them judge.
+        work: directory for the run; the checkpoint in it goes when the run ends, promoted or not.
+        report: receives one line a report of the training.
+
+    Returns:
+        The version promoted and the comparison, for JSON.
+
+    Raises:
+        GateError: the candidate was refused; the registry is as it was.
+        ConfigError: as of a training.
+    """
+    manifest = read_manifest(champion)
+    config = fine_tune_config(manifest, load_config(options.config or FINE_TUNE))
+    training, held_out = split(photos)
+    trainer = _open_trainer(work, champion, config, _inputs(manifest, config, photos))
+    validation = build_validation(held_out, config.network)
+    run_training(
+        trainer,
+        training,
+        validate=lambda t: score_validation(t.embed(validation.views), validation),
+        report=report,
+    )
+    export_bundle(
+        work / _RUN,
+        training,
+        held_out,
+        work / _CANDIDATE,
+        command=options.command_line,
+        max_int8_loss=options.max_int8_loss,
+        data_note=config.data_note,
+    )
+    try:
+        version, comparison = promote(
+            Registry(options.registry), champion, work / _CANDIDATE, held_out, options.margin
+        )
+    finally:
+        shutil.rmtree(work / _RUN, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
+    return {"promoted": version, **comparison.as_dict()}
+
+
+def fine_tune_config(champion: Manifest, config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment, with the network of a champion.
+
+    Raises:
+        ConfigError: the champion's manifest does not say what its network is.
+    """
+    try:
+        known = champion.raw["training"]["config"]["network"]
+        shape = {name: known[name] for name in _SHAPE}
+    except (KeyError, TypeError):
+        raise ConfigError(
+            "the champion's manifest does not describe its network (training.config.network); "
+            "train anew with model-training train"
+        ) from None
+    network = {**config.network.model_dump(), **shape}
+    return ExperimentConfig.model_validate({**config.model_dump(), "network": network})
+
+
+def _inputs(champion: Manifest, config: ExperimentConfig, photos: PhotoSet) -> dict[str, str]:
+    """What a checkpoint belongs to."""
+    labels = [(p.identity, p.product, p.family) for p in photos.photos]
+    said = json.dumps([labels, sorted(photos.dissimilar.items())])
+    return {
+        "champion": champion.model_id,
+        "experiment": config.fingerprint(),
+        "photos": fingerprint(photos.photos),
+        "labels": hashlib.sha256(said.encode()).hexdigest(),
+    }
+
+
+def _open_trainer(
+    work: Path, champion: Path, config: ExperimentConfig, inputs: dict[str, str]
+) -> Trainer:
+    """Go on from the checkpoint in `work` if it is of these inputs, else start from the champion."""
+    run_dir, known = work / _RUN, work / _INPUTS
+    text = json.dumps(inputs, indent=1) + "\n"
+    is_ours = known.is_file() and known.read_text(encoding="utf-8") == text
+    resume = is_ours and (run_dir / CHECKPOINT).is_file()
+    if not resume:
+        shutil.rmtree(run_dir, ignore_errors=True)
+    prepare_run_dir(run_dir, CHECKPOINT, resume=resume)
+    known.write_text(text, encoding="utf-8")
+    return Trainer(config, run_dir, resume=resume, start=None if resume else load_start(champion))

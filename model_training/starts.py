@@ -1,0 +1,26 @@
+"""Trained networks to go on from: a bundle's, or a run's averaged weights."""
+
+from pathlib import Path
+from typing import Any
+
+from dedup_job.errors import ConfigError
+from dedup_job.kernels.bundle import KERAS_MODEL, read_manifest
+from dedup_job.kernels.model import load_keras_model
+from model_training.bundling import load_trained
+from model_training.train import CHECKPOINT
+
+
+def load_start(path: Path) -> Any:
+    """The Keras model of a bundle, or that of a run directory with a checkpoint.
+
+    Raises:
+        ConfigError: `path` is neither, or the bundle holds no Keras model.
+        ModelContractError: the bundle is damaged.
+    """
+    if (path / CHECKPOINT).is_file():
+        return load_trained(path).model
+    if not path.is_dir():
+        raise ConfigError(f"--init-from {path} is neither a bundle nor a run directory")
+    if KERAS_MODEL not in read_manifest(path).files:
+        raise ConfigError(f"--init-from {path}: the bundle has no {KERAS_MODEL} to train on")
+    return load_keras_model(path / KERAS_MODEL)

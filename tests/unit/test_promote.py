@@ -1,0 +1,113 @@
+"""The gate between a candidate and the champion's place."""
+
+import cv2
+import numpy as np
+import pytest
+
+from dedup_job.errors import GateError
+from dedup_job.kernels.bundle import EMBEDDER
+from dedup_job.kernels.metrics import uap
+from model_training.data import Photo, PhotoSet
+from model_training.promote import (
+    Comparison,
+    RankedPairs,
+    check_promotion,
+    compare_bundles,
+    promote,
+)
+from model_training.registry import Registry
+from tests.broken_bundles import DEFAULT
+from tests.photos_for_training import draw_garment
+
+
+def comparison(difference: float, low: float, candidate: str = "new") -> Comparison:
+    return Comparison("old", candidate, 0.8, 0.8 + difference, difference, low, 0.1, 50, 100, 900)
+
+
+def test_weights_count_as_repetitions_would():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        n = int(rng.integers(2, 40))
+        score = rng.integers(0, 6, n) / 5  # many ties
+        same = rng.random(n) < 0.4
+        same[0] = True
+        weight = rng.integers(0, 4, n)
+        weight[0] = 1
+        expected = uap(np.repeat(score, weight), np.repeat(same, weight))
+        assert RankedPairs(score, same).uap(weight.astype(float)) == pytest.approx(expected)
+
+
+def test_without_a_duplicate_pair_drawn_the_figure_is_zero():
+    assert RankedPairs(np.array([0.5, 0.4]), np.array([True, False])).uap(np.array([0.0, 1])) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("difference", "low", "candidate", "said"),
+    [
+        (-0.001, -0.01, "new", "the candidate is worse"),
+        (0.01, -0.03, "new", "too few held-out products"),
+        (0.0, 0.0, "old", "is the champion"),
+    ],
+)
+def test_what_is_refused(difference, low, candidate, said):
+    with pytest.raises(GateError, match=f"not promoted: .*{said}"):
+        check_promotion(comparison(difference, low, candidate), margin=0.02)
+
+
+def test_what_is_no_worse_is_let_through():
+    check_promotion(comparison(0.0, -0.02), margin=0.02)
+    check_promotion(comparison(0.05, 0.01), margin=0.0)
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory):
+    """Twelve held-out garments."""
+    folder = tmp_path_factory.mktemp("held_out")
+    photos = []
+    for i in range(12):
+        path = folder / f"{i}.png"
+        cv2.imwrite(str(path), draw_garment(i)[:, :, ::-1])
+        photos.append(Photo(path, "folder", *[f"p{i}"] * 3, held_out=True))
+    pixels = [draw_garment(i) for i in range(12)]
+    masks = [np.full(rgb.shape[:2], 255, np.uint8) for rgb in pixels]
+    return PhotoSet(photos, pixels, masks, np.ones(12, bool))
+
+
+@pytest.fixture
+def grey(monkeypatch):
+    """Makes one bundle embed everything without colour, as a bad training might."""
+    from model_training import promote as module
+
+    real = module.load_embedder
+
+    class Grey:
+        def __init__(self, embedder):
+            self._embedder = embedder
+            self.manifest = embedder.manifest
+
+        def embed(self, photos):
+            grey = photos.mean(axis=3, keepdims=True).astype(np.uint8)
+            return self._embedder.embed(np.repeat(grey, 3, axis=3))
+
+    monkeypatch.setattr(
+        module, "load_embedder", lambda b: Grey(real(DEFAULT)) if b.name == "grey" else real(b)
+    )
+
+
+def test_one_model_differs_from_itself_by_nothing(held_out):
+    found = compare_bundles(DEFAULT, DEFAULT, held_out)
+    assert (found.difference, found.low, found.high) == (0, 0, 0)
+    # 12 photos: the photo, two edits and a look-alike with an edit of it
+    assert found.n_products == 12 and found.n_duplicate_pairs == 12 * (3 + 1)
+    assert 0.5 < found.champion_uap == found.candidate_uap <= 1
+
+
+def test_a_colour_blind_candidate_is_worse_and_changes_nothing(held_out, tmp_path, grey):
+    registry = Registry(tmp_path / "registry")
+    (tmp_path / "grey").mkdir()
+    (tmp_path / "grey" / EMBEDDER).write_bytes(b"")
+    found = compare_bundles(DEFAULT, tmp_path / "grey", held_out)
+    assert found.difference < -0.05 and found.low < found.difference < found.high
+    with pytest.raises(GateError, match="not promoted"):
+        promote(registry, DEFAULT, tmp_path / "grey", held_out, margin=0.02)
+    assert registry.champion is None and registry.versions() == []
