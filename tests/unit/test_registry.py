@@ -1,7 +1,6 @@
 """Model versions, the pointer to one of them, and the job that follows it."""
 
 import json
-from pathlib import Path
 
 import pytest
 
