@@ -43,6 +43,10 @@ DEV = [
     "atheris>=3,<4; platform_system == 'Linux' and platform_machine == 'x86_64' and python_version < '3.14'",
     "networkx>=3.4,<4",
     "duckdb>=1.2,<3",
+    # execute docs/tour.ipynb
+    "nbclient>=0.11,<0.12",
+    "nbformat>=5.11,<6",
+    "ipykernel>=7.4,<8",
     "sqlglot>=30,<31",
     "moto[server,s3]>=5.1,<6",
     "ruff>=0.14,<0.16",
