@@ -73,8 +73,8 @@ def render_tables() -> str:
     lines += [
         "# State, not for analysts",
         "",
-        "In this version it is written for a later one: a run fetches and embeds every photo, and",
-        "looks into `image_embeddings` only so as not to write a vector twice.",
+        "What a night leaves for the next, so that an unchanged photo is neither fetched nor embedded",
+        "again. Its columns may change with any version; the reports' are only added to.",
         "",
     ]
     for table in STATE_TABLES:

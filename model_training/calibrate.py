@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from dedup_job.errors import ConfigError
+from dedup_job.errors import ConfigError, GateError
 from dedup_job.kernels.calibration import (
     CALIBRATION_FORMAT,
     calibration_id_of,
@@ -29,6 +29,8 @@ _CONFIDENCE = 0.9
 _N_BOOTSTRAP = 120
 _GRID = np.round(np.linspace(-0.2, 1.0, 241), 4)
 _MAX_SHAPE = 0.5
+# Above it there is no tail left to describe.
+_HIGHEST_TAIL = 0.996
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def calibrate(vectors: np.ndarray, held_out: ValidationSet, model_id: str) -> di
 
     Raises:
         ConfigError: no two held-out products are unrelated.
+        GateError: nearly all of them have one embedding.
     """
     a, b, same, hard = pair_labels(held_out)
     cosine = (vectors @ vectors.T)[a, b]
@@ -227,7 +230,12 @@ def _survival_at(ordered: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def _unrelated(sources: list[UnrelatedPairs], held_out: ValidationSet) -> dict[str, Any]:
     body = np.mean([_survival_at(np.sort(s.cosine), _GRID) for s in sources], axis=0)
-    threshold = float(_GRID[np.argmax(body <= TAIL_SHARE)])
+    threshold = float(_GRID[np.argmax(body <= TAIL_SHARE)]) if body[-1] <= TAIL_SHARE else 1.0
+    if threshold > _HIGHEST_TAIL:
+        raise GateError(
+            f"the network tells nothing apart: {TAIL_SHARE:.1%} of unrelated held-out pairs have a cosine "
+            f"of {threshold:.4f} or more; train it again with a lower training.learning_rate"
+        )
     tail = _fit_sources(sources, [np.ones(len(s.cosine)) for s in sources], threshold)
     scores = np.round(np.linspace(threshold, 1.0, 41), 5)
     replicas = _bootstrap(sources, threshold)

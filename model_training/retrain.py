@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dedup_job.errors import ConfigError
+from dedup_job.errors import ConfigError, GateError
 from dedup_job.kernels.bundle import Manifest, read_manifest
 from model_training.bundling import export_bundle
 from model_training.config import ExperimentConfig, load_config
@@ -43,7 +43,7 @@ def retrain(
         options: `config`, `registry`, `margin`, `max_int8_loss`, `command_line`.
         champion: bundle to start from, and to beat.
         photos: to learn from; the held-out ones among them judge.
-        work: directory for the run; the checkpoint in it goes when the run ends, promoted or not.
+        work: directory for the run; refused, it keeps the candidate but not the checkpoint.
         report: receives one line a report of the training.
 
     Returns:
@@ -64,21 +64,22 @@ def retrain(
         validate=lambda t: score_validation(t.embed(validation.views), validation),
         report=report,
     )
-    export_bundle(
-        work / _RUN,
-        training,
-        held_out,
-        work / _CANDIDATE,
-        command=options.command_line,
-        max_int8_loss=options.max_int8_loss,
-        data_note=config.data_note,
-    )
     try:
+        export_bundle(
+            work / _RUN,
+            training,
+            held_out,
+            work / _CANDIDATE,
+            command=options.command_line,
+            max_int8_loss=options.max_int8_loss,
+            data_note=config.data_note,
+        )
         version, comparison = promote(
             Registry(options.registry), champion, work / _CANDIDATE, held_out, options.margin
         )
-    finally:
-        shutil.rmtree(work / _RUN, ignore_errors=True)
+    except GateError:
+        shutil.rmtree(work / _RUN, ignore_errors=True)  # trained on, it would be refused again
+        raise
     shutil.rmtree(work, ignore_errors=True)
     return {"promoted": version, **comparison.as_dict()}
 

@@ -1,5 +1,7 @@
 """Drawn garments for the tests of `model_training`."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -22,3 +24,16 @@ def draw_garment(seed: int, shape: tuple[int, int] = (224, 168)) -> np.ndarray:
         cv2.rectangle(rgb, (x, y), (x + width // 10, y + height // 12), trim, -1)
     noise = rng.normal(0, 4, rgb.shape)
     return np.clip(rgb + noise, 0, 255).astype(np.uint8)
+
+
+def write_pairs(folder: Path, n_products: int = 80) -> list[str]:
+    """Two photos a product, each unlike the next product's: options that name the table."""
+    lines = ["image_a,image_b,label"]
+    for i in range(n_products):
+        photo = draw_garment(i, (80, 60))
+        cv2.imwrite(str(folder / f"{i}a.jpg"), photo[:, :, ::-1])
+        cv2.imwrite(str(folder / f"{i}b.jpg"), np.roll(photo, 3, axis=1)[:, :, ::-1])
+        lines.append(f"{i}a.jpg,{i}b.jpg,1")
+        lines.append(f"{i}a.jpg,{(i + 1) % n_products}a.jpg,0")
+    (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
+    return ["--pairs", str(folder / "pairs.csv"), "--image-root", str(folder)]

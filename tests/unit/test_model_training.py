@@ -31,7 +31,7 @@ from model_training.export import draw_golden, save_keras
 from model_training.network import build_network
 from model_training.starts import load_start
 from model_training.train import Progress, Trainer, learning_rate, measure_progress
-from tests.photos_for_training import draw_garment
+from tests.photos_for_training import draw_garment, write_pairs
 
 TINY = {"input_px": 32, "width": 0.125, "dim": 16, "attention_stages": [3]}
 
@@ -245,18 +245,6 @@ def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["train", "--out", str(tmp_path / "b")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "no training data" in error
-
-
-def write_pairs(folder: Path, n_products: int = 80) -> list[str]:
-    lines = ["image_a,image_b,label"]
-    for i in range(n_products):
-        photo = draw_garment(i, (80, 60))
-        cv2.imwrite(str(folder / f"{i}a.jpg"), photo[:, :, ::-1])
-        cv2.imwrite(str(folder / f"{i}b.jpg"), np.roll(photo, 3, axis=1)[:, :, ::-1])
-        lines.append(f"{i}a.jpg,{i}b.jpg,1")
-        lines.append(f"{i}a.jpg,{(i + 1) % n_products}a.jpg,0")
-    (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
-    return ["--pairs", str(folder / "pairs.csv"), "--image-root", str(folder)]
 
 
 @pytest.mark.training

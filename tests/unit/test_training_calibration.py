@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dedup_job.errors import GateError
 from dedup_job.kernels.calibration import parse_calibration
 from model_training.calibrate import ParetoTail, calibrate, fit_tail, pool_adjacent_violators
 from model_training.evaluate import ValidationSet, pair_labels, rank_pairs
@@ -94,3 +95,10 @@ def test_a_perfect_ranking() -> None:
     same, hard = np.array([True, True, False, False]), np.array([False, False, True, False])
     figures = rank_pairs(np.array([0.9, 0.8, 0.2, 0.1]), same, hard)
     assert set(figures.values()) == {1.0}
+
+
+def test_a_collapsed_network_is_explained() -> None:
+    vectors, held_out = draw_held_out()
+    vectors[:] = vectors[0]
+    with pytest.raises(GateError, match="tells nothing apart"):
+        calibrate(vectors, held_out, "m")
