@@ -1,7 +1,7 @@
 """Whether a candidate may replace the champion: both on the same held-out photos, in pairs.
 
-The difference of the two uAPs gets its interval from a paired bootstrap over products (Efron and
-Tibshirani 1993, ch. 16): pairs of one photo are not independent, products are.
+The difference of the two uAPs gets its interval from a paired bootstrap over products
+(`resampling.py`).
 """
 
 from dataclasses import asdict, dataclass
@@ -16,10 +16,10 @@ from model_training.bundling import network_of
 from model_training.data import PhotoSet
 from model_training.evaluate import ValidationSet, build_validation, pair_labels
 from model_training.registry import Registry
+from model_training.resampling import RankedPairs, draw_products, interval, weigh_pairs
 
 DEFAULT_MARGIN = 0.02
 _N_BOOTSTRAP = 400
-_CONFIDENCE = 95
 # Neither the validation's nor the calibration's: the candidate was looked at on those.
 _SEED = 3
 
@@ -78,8 +78,7 @@ def compare_bundles(champion: Path, candidate: Path, held_out: PhotoSet) -> Comp
     family = np.unique(views.family, return_inverse=True)[1]
     ranked = [RankedPairs(score, same) for score in scores]
     differences = _bootstrap(ranked, family[a], family[b])
-    edges = (50 - _CONFIDENCE / 2, 50 + _CONFIDENCE / 2)
-    low, high = np.percentile(differences, edges)
+    low, high = interval(differences)
     champion_uap, candidate_uap = (pairs.uap(np.ones(len(same))) for pairs in ranked)
     return Comparison(
         champion=model_ids[0],
@@ -87,8 +86,8 @@ def compare_bundles(champion: Path, candidate: Path, held_out: PhotoSet) -> Comp
         champion_uap=champion_uap,
         candidate_uap=candidate_uap,
         difference=candidate_uap - champion_uap,
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         n_products=int(family.max()) + 1,
         n_duplicate_pairs=int(same.sum()),
         n_other_pairs=int((~same).sum()),
@@ -139,39 +138,11 @@ def promote(
     return version, comparison
 
 
-class RankedPairs:
-    """Scored pairs in falling order, to be weighed again and again.
-
-    Args:
-        score: float (n,).
-        same: bool (n,), true for duplicates; at least one.
-    """
-
-    def __init__(self, score: np.ndarray, same: np.ndarray) -> None:
-        self._order = np.argsort(-score, kind="stable")
-        self._same = same[self._order]
-        ordered = score[self._order]
-        self._last_of_tie = np.append(ordered[1:] != ordered[:-1], True)
-
-    def uap(self, weight: np.ndarray) -> float:
-        """`kernels.metrics.uap` with every pair counted `weight` (n,) times; 0 without duplicates."""
-        ordered = weight[self._order]
-        seen = np.cumsum(ordered)[self._last_of_tie]
-        hits = np.cumsum(ordered * self._same)[self._last_of_tie]
-        if hits[-1] == 0:
-            return 0.0
-        step = np.diff(hits, prepend=0.0)
-        return float(step @ (hits / np.maximum(seen, 1e-12)) / hits[-1])
-
-
 def _bootstrap(ranked: list[RankedPairs], a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Differences of uAP over drawn families: a pair counts as often as those of its ends were drawn."""
-    rng = np.random.default_rng(0)
-    n = int(max(a.max(), b.max())) + 1
+    """Differences of uAP over drawn families."""
     differences = []
-    for _ in range(_N_BOOTSTRAP):
-        count = np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64)
-        weight = np.where(a == b, count[a], count[a] * count[b])
+    for count in draw_products(int(max(a.max(), b.max())) + 1, _N_BOOTSTRAP):
+        weight = weigh_pairs(count, a, b)
         first, second = (pairs.uap(weight) for pairs in ranked)
         differences.append(second - first)
     return np.array(differences)

@@ -96,11 +96,22 @@ def hard_negative_auc(duplicate_scores: npt.ArrayLike, hard_scores: npt.ArrayLik
 def recall_at_k(embeddings: npt.ArrayLike, labels: npt.ArrayLike, k: int) -> float:
     """Share of items that have an item of their own label among their k nearest neighbours.
 
+    Args and errors are those of `hits_at_k`.
+    """
+    return float(hits_at_k(embeddings, labels, k)[1].mean())
+
+
+def hits_at_k(embeddings: npt.ArrayLike, labels: npt.ArrayLike, k: int) -> tuple[Array, Array]:
+    """Which items have an item of their own label among their k nearest neighbours.
+
     Args:
         embeddings: (n, d) rows of unit L2 norm; nearness is cosine similarity, an item is not its
             own neighbour, equal similarities rank by row.
         labels: (n,) identities; items whose label occurs once cannot succeed and do not count.
         k: neighbours looked at, at least 1.
+
+    Returns:
+        The rows that count, int64 (q,), and whether each found one, bool (q,).
 
     Raises:
         ValueError: shapes differ, k < 1, or no label occurs twice.
@@ -112,11 +123,9 @@ def recall_at_k(embeddings: npt.ArrayLike, labels: npt.ArrayLike, k: int) -> flo
     queries = np.flatnonzero(np.bincount(identity)[identity] > 1)
     if not len(queries):
         raise ValueError("no label occurs twice: recall at k is undefined")
-    n_found = sum(
-        int(_finds_own_label(vectors, identity, block, k).sum())
-        for block in np.array_split(queries, -(-len(queries) // 1024))
-    )
-    return n_found / len(queries)
+    blocks = np.array_split(queries, -(-len(queries) // 1024))
+    found = [_finds_own_label(vectors, identity, block, k) for block in blocks]
+    return queries, np.concatenate(found)
 
 
 def _finds_own_label(vectors: Array, identity: Array, queries: Array, k: int) -> Array:
