@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 COMMAND_FILE = "command.txt"
 # What only the [train] extra brings.
-_EXTRA = ("keras", "tensorflow")
+_EXTRA = ("keras", "matplotlib", "seaborn", "tensorflow")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluation = commands.add_parser("evaluate", help="print a bundle's figures as JSON")
     _add_data(evaluation)
     evaluation.add_argument("--bundle", type=Path, required=True)
+    evaluation.add_argument(
+        "--html", type=Path, metavar="REPORT.html", help="write figures and pictures as one file"
+    )
     evaluation.set_defaults(run=_evaluate)
     pairs = commands.add_parser("pairs", help="turn people's decisions into training pairs")
     _add_decisions(pairs, required=True)
@@ -243,9 +246,13 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from model_training.bundling import evaluate_bundle
+    from model_training.outputs import check_file
     from model_training.sources import read_sources
 
-    print(json.dumps(evaluate_bundle(options.bundle, read_sources(options)), indent=1))
+    if options.html:
+        check_file(options.html, f"--html {options.html}")
+    figures = evaluate_bundle(options.bundle, read_sources(options), options.html)
+    print(json.dumps(figures, indent=1))
 
 
 def _pairs(options: argparse.Namespace) -> None:

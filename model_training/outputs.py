@@ -44,6 +44,17 @@ def prepare_run_dir(run_dir: Path, checkpoint: str, *, resume: bool) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
 
 
+def check_file(path: Path, option: str) -> None:
+    """Whether a file can be written, or replaced; changes nothing.
+
+    Raises:
+        ConfigError: a directory is there, or the place cannot be written to.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{option} is a directory; name a file")
+    _require_writable(path.resolve().parent, option)
+
+
 def staging_of(out: Path) -> Path:
     """An empty directory beside `out` to build the bundle in; what a killed export left is removed."""
     staging = out.with_name(f".{out.name}.staging")

@@ -1,0 +1,109 @@
+"""Where the network's own gates open, and what attention erasure would hide while training.
+
+Read from `model.keras` of a bundle; needs TensorFlow, as every Keras model here does.
+"""
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dedup_job.kernels.bundle import KERAS_MODEL, Manifest
+from dedup_job.kernels.images import Pixels
+from dedup_job.kernels.model import load_keras_model
+
+_GATE = re.compile(r"stage(\d+)_spatial_gate")
+_OUTPUT = re.compile(r"stage(\d+)_(channel|spatial)_scale")
+# Training erases from here on (network.build_network).
+_FIRST_ERASED_STAGE = 3
+_DEFAULT_FRACTION = 0.1
+
+
+@dataclass(frozen=True)
+class StageMaps:
+    """Maps of n photos at each stage that has them; stage numbers are 1 to 4.
+
+    Attributes:
+        gates: stage -> float32 (n, h, w), 0 shut to 1 open.
+        erased: stage -> bool (n, h, w), the cells that training would hide.
+        fraction: share of the cells that are hidden.
+    """
+
+    gates: dict[int, np.ndarray]
+    erased: dict[int, np.ndarray]
+    fraction: float
+
+
+def stage_maps(bundle: Path, manifest: Manifest, photos: Pixels) -> StageMaps | str:
+    """Run a bundle's Keras model on photos and read its attention.
+
+    Args:
+        bundle: directory.
+        manifest: of the bundle.
+        photos: uint8 (n, size, size, 3).
+
+    Returns:
+        The maps, or in one sentence why there are none.
+
+    Raises:
+        ModelContractError: the model cannot be loaded.
+    """
+    if KERAS_MODEL not in manifest.files:
+        return f"This bundle holds no {KERAS_MODEL}, so its layers cannot be seen."
+    if importlib.util.find_spec("tensorflow") is None:
+        return "TensorFlow is not installed here, so the layers cannot be seen."
+    import keras
+
+    from model_training.erasure import salient_cells
+
+    model = load_keras_model(bundle / KERAS_MODEL)
+    gates = {
+        int(m[1]): layer.output for layer in model.layers if (m := _GATE.fullmatch(layer.name))
+    }
+    # Of two on one stage the later one, the spatial, is what the erasure sees.
+    outputs = {
+        int(m[1]): layer.output for layer in model.layers if (m := _OUTPUT.fullmatch(layer.name))
+    }
+    if not outputs:
+        return "This network has no attention layers."
+    wanted = {f"gate{n}": x for n, x in gates.items()} | {f"out{n}": x for n, x in outputs.items()}
+    found = keras.Model(model.input, wanted)(photos.astype(np.float32), training=False)
+    fraction = _fraction(manifest)
+    return StageMaps(
+        {n: np.asarray(found[f"gate{n}"])[..., 0] for n in sorted(gates)},
+        {
+            n: np.asarray(salient_cells(found[f"out{n}"], fraction))[..., 0]
+            for n in sorted(outputs)
+            if n >= _FIRST_ERASED_STAGE
+        },
+        fraction,
+    )
+
+
+def hide(photo: Pixels, cells: np.ndarray) -> Pixels:
+    """The photo, dark where its cells are marked: uint8 (size, size, 3).
+
+    Args:
+        photo: uint8 (size, size, 3).
+        cells: bool (h, w).
+    """
+    height, width = photo.shape[:2]
+    mask = cv2.resize(cells.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.where(mask[:, :, None] == 1, photo // 6, photo)
+
+
+def enlarge(gate: np.ndarray, size: int) -> np.ndarray:
+    """A gate as a map over the photo: float32 (size, size), from its lowest (0) to its highest."""
+    above = gate.astype(np.float32) - gate.min()
+    big = cv2.resize(above, (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.maximum(big, 0).astype(np.float32)
+
+
+def _fraction(manifest: Manifest) -> float:
+    try:
+        return float(manifest.raw["training"]["config"]["network"]["erasure_fraction"])
+    except (KeyError, TypeError, ValueError):  # exported by another hand
+        return _DEFAULT_FRACTION
