@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model_training import report
+from model_training import report, report_photos
 from model_training.cli import main
 from model_training.data import is_held_out
 from tests.broken_bundles import DEFAULT
@@ -81,7 +81,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     photos = write_photos(folder / "photos", 12)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "_N_PHOTOS", 1)
+        patch.setattr(report_photos, "_N_PHOTOS", 1)
         answers = []
         for name in ("first.html", "new/second.html"):
             out = io.StringIO()
