@@ -19,7 +19,7 @@ or show different products, even when those differ by a colour, a pattern or a p
 
 ## Network
 
-ResNet50 v1 at {width} of its width, {input_px} px, {attention}, average and maximum pooling, {dim}-d
+ResNet50 v1 at {width} of its width, {input_px} px, {attention}, {pooling} pooling, {dim}-d
 head. Input: 8-bit RGB; scaling is a layer. `embedder.tflite` is int8; `model.keras` holds the same
 weights as float16.
 
@@ -57,6 +57,11 @@ The bundle holds no photo: the golden pictures are drawn.
   job solves it from the calibration.
 - Edits that training never saw cost recall (last row of the table).
 """
+_POOLING = {
+    "avgmax": "average and maximum",
+    "avg": "average",
+    "gem": "generalised-mean (p = {p:g})",
+}
 _NO_DATA_NOTE = "State here where the photos come from and under which licences."
 _IDENTITIES = {
     "folder": "{n} photos without labels are a product each.",
@@ -75,6 +80,7 @@ def write_card(directory: Path, facts: dict[str, Any]) -> None:
         width=network["width"],
         input_px=network["input_px"],
         attention=f"{' and '.join(on)} attention after stages {stages}" if on else "no attention",
+        pooling=_POOLING[network["pooling"]].format(p=network["gem_p"]),
         n_photos=training["n_photos"],
         views=training["views"],
         weights=_weights(network["backbone_weights"]),

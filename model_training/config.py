@@ -15,7 +15,13 @@ class _Section(BaseModel):
 
 
 class NetworkConfig(_Section):
-    """The network. `width` multiplies ResNet50's channels; `attention_stages` counts from 1 to 4."""
+    """The network. `width` multiplies ResNet50's channels; `attention_stages` counts from 1 to 4.
+
+    `erasure_kind`: `topk` hides the `erasure_fraction` most salient cells, `threshold` those whose
+    saliency exceeds `erasure_gamma` (0 to 1) times the photo's largest.
+    `pooling`: `avgmax` (average and maximum, side by side), `avg`, or `gem` with the exponent `gem_p`
+    (1 is the average, large is the maximum).
+    """
 
     input_px: int = Field(128, ge=32, le=512)
     blur_sigma_px: float = Field(0.5, ge=0, le=5)
@@ -30,15 +36,23 @@ class NetworkConfig(_Section):
     erasure: bool = True
     erasure_probability: float = Field(0.2, ge=0, le=1)
     erasure_fraction: float = Field(0.1, gt=0, lt=1)
+    erasure_kind: Literal["topk", "threshold"] = "topk"
+    erasure_gamma: float = Field(0.9, ge=0, le=1)
+    pooling: Literal["avgmax", "gem", "avg"] = "avgmax"
+    gem_p: float = Field(3.0, ge=1, le=10)
     dropout: float = Field(0.1, ge=0, lt=1)
 
 
 class LossConfig(_Section):
-    """The loss. `temperature` divides cosines; `margin` is in squared L2 of unit vectors."""
+    """The loss. `temperature` divides cosines; `margin` is in squared L2 of unit vectors.
+
+    `entropy_weight` times `losses.differential_entropy` is added; 0 leaves it out, SSCD uses 30.
+    """
 
     kind: Literal["contrastive", "triplet"] = "contrastive"
     temperature: float = Field(0.07, gt=0)
     margin: float = Field(0.2, gt=0)
+    entropy_weight: float = Field(0.0, ge=0)
 
 
 class TrainingConfig(_Section):
@@ -50,6 +64,8 @@ class TrainingConfig(_Section):
     Of the clusters, `studio_share` begin with a photo of a product table, `labelled_share` with one
     of the binary pairs, the others with one of a folder, as far as there are such photos.
     `views` ends the training by count; the command line may end it by wall clock instead.
+    `precision`: `mixed_bfloat16` computes the backbone in bfloat16; weights, embeddings, loss and the
+    averaged network stay float32.
     """
 
     views: int = Field(250_000, ge=1)
@@ -69,6 +85,7 @@ class TrainingConfig(_Section):
     validate_every_s: float = Field(900, gt=0)
     seed: int = 7
     jit_compile: bool = False
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
 
 
 class ExperimentConfig(_Section):

@@ -10,6 +10,8 @@ from typing import Any
 from keras import ops
 
 _FAR = -1e9
+# Squared L2 below which two vectors count as this far apart: float32 cosines resolve no less.
+_NEAREST = 1e-6
 
 
 def contrastive_loss(vectors: Any, identity: Any, product: Any, temperature: float) -> Any:
@@ -61,6 +63,33 @@ def triplet_loss(vectors: Any, identity: Any, product: Any, margin: float) -> An
     used = ops.logical_and(positive, nearest < 5.0)
     each = ops.where(used, distance - nearest + margin, 0.0)
     return ops.sum(each) / ops.maximum(ops.sum(ops.cast(used, vectors.dtype)), 1.0)
+
+
+def differential_entropy(vectors: Any, identity: Any, product: Any) -> Any:
+    """Negative entropy estimate that spreads vectors over the sphere (KoLeo, Sablayrolles et al. 2019).
+
+    Kozachenko and Leonenko's estimator: the mean of -log of the distance to the nearest other vector.
+    As in SSCD (Pizzi et al. 2022, eq. 5) only views of other products count as such. A duplicate is
+    meant to be near, so pushing it away would work against the loss it is added to; another photo of
+    the same product neither attracts nor repels here.
+
+    Args:
+        vectors: float (n, d), unit L2 rows.
+        identity: int (n,).
+        product: int (n,).
+
+    Returns:
+        Scalar, mean over the views that have a negative, -log 2 to about 6.9 (distances are L2, 0 to
+        2, and count as .001 at least); 0 when none has.
+    """
+    cosine = ops.matmul(vectors, ops.transpose(vectors))
+    _, negative = pair_masks(identity, product)
+    nearest = ops.max(ops.where(negative, cosine, _FAR), axis=1)
+    has_negative = ops.any(negative, axis=1)
+    # log of a square root without the root, whose slope has no limit at 0
+    squared = ops.maximum(2.0 - 2.0 * ops.where(has_negative, nearest, 0.0), _NEAREST)
+    each = ops.where(has_negative, -0.5 * ops.log(squared), 0.0)
+    return ops.sum(each) / ops.maximum(ops.sum(ops.cast(has_negative, vectors.dtype)), 1.0)
 
 
 def pair_masks(identity: Any, product: Any) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""The embedding network: ResNet50 v1 at any width, CBAM, erasure, average+max pooling, a head.
+"""The embedding network: ResNet50 v1 at any width, CBAM, erasure, pooling, a head.
 
 Input: raw RGB 0..255, float or uint8 cast to float; the scaling is the first layer. Without the
 training-only erasure the model holds stock Keras layers only. Built to start from published weights
@@ -6,6 +6,8 @@ training-only erasure the model holds stock Keras layers only. Built to start fr
 biased convolutions, explicit padding, means of the ImageNet channels.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -15,6 +17,7 @@ from dedup_job.errors import ConfigError
 from model_training.attention import add_channel_attention, add_spatial_attention
 from model_training.config import NetworkConfig
 from model_training.erasure import AttentionErasure
+from model_training.pooling import add_pooling
 
 # (channels of the 3x3, blocks, stride) of ResNet50's four stages, He et al. 2015 table 1.
 _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
@@ -24,19 +27,28 @@ RAW_EMBEDDING = "embedding"
 _IMAGENET_MEANS = (123.68, 116.779, 103.939)
 
 
-def build_network(config: NetworkConfig, *, training: bool) -> Any:
+def build_network(config: NetworkConfig, *, training: bool, precision: str = "float32") -> Any:
     """Build the model; layer names do not depend on `training`, so weights carry over by name.
 
     Args:
         config: the network's settings.
         training: include attention erasure.
+        precision: a Keras dtype policy for the backbone, "float32" or "mixed_bfloat16". Weights, the
+            scaling of the photo, pooling and head are float32 always.
 
     Returns:
         keras.Model from (n, input_px, input_px, 3) to float (n, dim) of unit L2 norm. The layer
         `RAW_EMBEDDING` gives the same vectors before normalisation.
     """
+    with _dtype_policy(precision):
+        model = _build(config, training)
+    _freeze(model, config.freeze_until)
+    return model
+
+
+def _build(config: NetworkConfig, training: bool) -> Any:
     published = config.backbone_weights != "none"
-    photo = keras.Input((config.input_px, config.input_px, 3), name="photo")
+    photo = keras.Input((config.input_px, config.input_px, 3), name="photo", dtype="float32")
     x = _add_stem(photo, _channels(64, config), published)
     for number, (channels, blocks, stride) in enumerate(_STAGES, start=1):
         for block in range(1, blocks + 1):
@@ -51,11 +63,11 @@ def build_network(config: NetworkConfig, *, training: bool) -> Any:
                     config.erasure_probability,
                     config.erasure_fraction,
                     seed=number,  # each stage erases other photos
+                    kind=config.erasure_kind,
+                    gamma=config.erasure_gamma,
                     name=f"stage{number}_erasure",
                 )(x)
-    model = keras.Model(photo, _add_head(x, config), name="embedder")
-    _freeze(model, config.freeze_until)
-    return model
+    return keras.Model(photo, _add_head(x, config), name="embedder")
 
 
 def raw_model(model: Any) -> Any:
@@ -77,18 +89,28 @@ def copy_weights(source: Any, target: Any) -> None:
             layer.set_weights(source.get_layer(layer.name).get_weights())
 
 
+@contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def _channels(channels: int, config: NetworkConfig) -> int:
     return max(8, round(channels * config.width / 8) * 8)
 
 
 def _add_stem(photo: Any, channels: int, published: bool) -> Any:
     if published:
-        x = layers.Normalization(mean=_IMAGENET_MEANS, variance=(1.0, 1.0, 1.0), name="scale")(
-            photo
-        )
+        x = layers.Normalization(
+            mean=_IMAGENET_MEANS, variance=(1.0, 1.0, 1.0), name="scale", dtype="float32"
+        )(photo)
         x = layers.ZeroPadding2D(3, name="conv1_pad")(x)
     else:
-        x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(photo)
+        x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale", dtype="float32")(photo)
     padding = "valid" if published else "same"
     x = layers.Conv2D(channels, 7, 2, padding=padding, use_bias=published, name="conv1_conv")(x)
     x = layers.BatchNormalization(name="conv1_bn", **_BN)(x)
@@ -132,14 +154,13 @@ def _add_attention(x: Any, config: NetworkConfig, name: str) -> Any:
 
 
 def _add_head(x: Any, config: NetworkConfig) -> Any:
-    average = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    largest = layers.GlobalMaxPooling2D(name="max_pool")(x)
-    both = layers.Concatenate(name="pool")([average, largest])
+    pooled = add_pooling(x, config)
+    whole: dict[str, Any] = {"dtype": "float32"}
     if config.dropout:
-        both = layers.Dropout(config.dropout, name="head_dropout")(both)
-    y = layers.Dense(config.dim, use_bias=False, name="head_dense")(both)
-    y = layers.BatchNormalization(name=RAW_EMBEDDING, **_BN)(y)
-    return layers.UnitNormalization(name="unit")(y)
+        pooled = layers.Dropout(config.dropout, name="head_dropout", **whole)(pooled)
+    y = layers.Dense(config.dim, use_bias=False, name="head_dense", **whole)(pooled)
+    y = layers.BatchNormalization(name=RAW_EMBEDDING, **_BN, **whole)(y)
+    return layers.UnitNormalization(name="unit", **whole)(y)
 
 
 def _freeze(model: Any, until: str) -> None:

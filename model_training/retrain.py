@@ -11,7 +11,7 @@ from typing import Any
 from dedup_job.errors import ConfigError, GateError
 from dedup_job.kernels.bundle import Manifest, read_manifest
 from model_training.bundling import export_bundle
-from model_training.config import ExperimentConfig, load_config
+from model_training.config import ExperimentConfig, NetworkConfig, load_config
 from model_training.data import PhotoSet, fingerprint
 from model_training.evaluate import build_validation, score_validation
 from model_training.outputs import prepare_run_dir
@@ -20,11 +20,14 @@ from model_training.registry import Registry
 from model_training.sources import split
 from model_training.starts import load_start
 from model_training.train import CHECKPOINT, Trainer, run_training
+from model_training.watchers import Watcher, tell_of_bundle
 
 FINE_TUNE = Path(__file__).parent / "configs/fine_tune.yaml"
 # The champion's weights fit these; everything else of a network may be set anew.
 _SHAPE = ("input_px", "blur_sigma_px", "width", "dim", "backbone_weights", "channel_attention",
           "spatial_attention", "attention_stages", "attention_reduction")  # fmt: skip
+# Newer than some champions, which have the default.
+_NEWER_SHAPE = ("pooling", "gem_p")
 _RUN, _CANDIDATE, _INPUTS = "run", "candidate", "inputs.json"
 
 
@@ -34,6 +37,7 @@ def retrain(
     photos: PhotoSet,
     work: Path,
     report: Callable[[str], None],
+    watcher: Watcher = Watcher(),
 ) -> dict[str, Any]:
     """Train the champion on with these photos, and promote the result unless it may be worse.
 
@@ -45,6 +49,7 @@ def retrain(
         photos: to learn from; the held-out ones among them judge.
         work: directory for the run; refused, it keeps the candidate but not the checkpoint.
         report: receives one line a report of the training.
+        watcher: is told of the training, the candidate and its promotion.
 
     Returns:
         The version promoted and the comparison, for JSON.
@@ -63,9 +68,10 @@ def retrain(
         training,
         validate=lambda t: score_validation(t.embed(validation.views), validation),
         report=report,
+        watcher=watcher,
     )
     try:
-        export_bundle(
+        candidate = export_bundle(
             work / _RUN,
             training,
             held_out,
@@ -74,12 +80,17 @@ def retrain(
             max_int8_loss=options.max_int8_loss,
             data_note=config.data_note,
         )
+        step = trainer.progress.step
+        tell_of_bundle(watcher, candidate.model_id, step, candidate.raw["quality"])
         version, comparison = promote(
             Registry(options.registry), champion, work / _CANDIDATE, held_out, options.margin
         )
     except GateError:
         shutil.rmtree(work / _RUN, ignore_errors=True)  # trained on, it would be refused again
         raise
+    compared = {k: v for k, v in comparison.as_dict().items() if not isinstance(v, str)}
+    watcher.on_figures("comparison", step, compared)
+    watcher.on_fact("promoted", version)
     shutil.rmtree(work, ignore_errors=True)
     return {"promoted": version, **comparison.as_dict()}
 
@@ -93,6 +104,8 @@ def fine_tune_config(champion: Manifest, config: ExperimentConfig) -> Experiment
     try:
         known = champion.raw["training"]["config"]["network"]
         shape = {name: known[name] for name in _SHAPE}
+        for name in _NEWER_SHAPE:
+            shape[name] = known.get(name, NetworkConfig.model_fields[name].default)
     except (KeyError, TypeError):
         raise ConfigError(
             "the champion's manifest does not describe its network (training.config.network); "

@@ -22,10 +22,11 @@ from dedup_job.errors import ConfigError, DedupError
 from dedup_job.kernels.images import fit
 from model_training.backbone import load_backbone
 from model_training.batches import Batch, BatchProcess
-from model_training.config import ExperimentConfig, LossConfig, TrainingConfig
+from model_training.config import ExperimentConfig, LossConfig, NetworkConfig, TrainingConfig
 from model_training.data import PhotoSet
-from model_training.losses import contrastive_loss, triplet_loss
+from model_training.losses import contrastive_loss, differential_entropy, triplet_loss
 from model_training.network import build_network, copy_weights
+from model_training.watchers import Watcher
 
 CHECKPOINT = "checkpoint.npz"
 _MAX_STEP_S = 15.0
@@ -73,8 +74,13 @@ def make_loss(config: LossConfig) -> Callable[[Any, Any], Any]:
     def loss(y_true: Any, vectors: Any) -> Any:
         identity, product = y_true[:, 0], y_true[:, 1]
         if config.kind == "triplet":
-            return triplet_loss(vectors, identity, product, config.margin)
-        return contrastive_loss(vectors, identity, product, config.temperature)
+            total = triplet_loss(vectors, identity, product, config.margin)
+        else:
+            total = contrastive_loss(vectors, identity, product, config.temperature)
+        if config.entropy_weight:
+            spread = differential_entropy(vectors, identity, product)
+            total = total + config.entropy_weight * spread
+        return total
 
     return loss
 
@@ -99,7 +105,8 @@ class Trainer:
         keras.utils.set_random_seed(config.training.seed)
         self.config = config
         self.run_dir = run_dir
-        self.model = build_network(config.network, training=True)
+        precision = config.training.precision
+        self.model = build_network(config.network, training=True, precision=precision)
         if start is not None:
             self._start_from(start)
         elif config.network.backbone_weights != "none" and not resume:
@@ -163,8 +170,8 @@ class Trainer:
             copy_weights(network, self.model)
         except (ConfigError, ValueError):
             raise ConfigError(
-                "the network to start from is another one: its width, dim and attention must be "
-                "those of the experiment"
+                "the network to start from is another one: its width, dim, attention and "
+                "pooling must be those of the experiment"
             ) from None
 
     def _resume(self) -> None:
@@ -173,7 +180,8 @@ class Trainer:
             raise ConfigError(f"--resume: {path} does not exist; start without --resume")
         with np.load(path, allow_pickle=False) as state:
             meta = json.loads(str(state["meta"]))
-            if meta["config"]["network"] != self.config.network.model_dump(mode="json"):
+            # Read as settings: an older checkpoint lacks those that were added since.
+            if NetworkConfig.model_validate(meta["config"]["network"]) != self.config.network:
                 raise ConfigError(f"--resume: {path} is of another network configuration")
             self._restore({k: state[k] for k in state.files if k != "meta"})
         self.progress = Progress(**meta["progress"])
@@ -212,6 +220,7 @@ def run_training(
     finish_at: float | None = None,
     validate: Callable[[Trainer], dict[str, float]] | None = None,
     report: Callable[[str], None] = print,
+    watcher: Watcher = Watcher(),
 ) -> None:
     """Train until the budget is spent, with checkpoints, mining, validation and a CSV log.
 
@@ -221,9 +230,12 @@ def run_training(
         finish_at: end by the clock (seconds since the epoch) instead of by `training.views`.
         validate: called every `validate_every_s` of computing time and at the end.
         report: receives one line a report.
+        watcher: is told of the start, every step, every report and validation.
     """
     config = trainer.config.training
     trainer.run_dir.mkdir(parents=True, exist_ok=True)
+    total = config.views if finish_at is None else None
+    watcher.on_start(trainer.config, trainer.run_dir, trainer.progress.views, total)
     seed = config.seed + trainer.progress.step
     originals = _fit_all(photos, trainer.config)
     timer = _Timer(saved=time.monotonic(), validated=trainer.progress.spent_s)
@@ -236,17 +248,17 @@ def run_training(
                 break
             if mining_is_due:
                 batches.set_neighbours(find_neighbours(trainer.embed(originals), photos))
-            _train_one(trainer, batches, share, timer, report)
+            _train_one(trainer, batches, share, timer, report, watcher)
             mining_is_due = _mining_is_due(trainer.progress.step, config)
             if time.monotonic() - timer.saved > config.checkpoint_every_s:
                 trainer.save()
                 timer.saved = time.monotonic()
             if validate and trainer.progress.spent_s - timer.validated > config.validate_every_s:
-                _validate(trainer, validate, report)
+                _validate(trainer, validate, report, watcher)
                 timer.validated = trainer.progress.spent_s
     trainer.save()
     if validate:
-        _validate(trainer, validate, report)
+        _validate(trainer, validate, report, watcher)
 
 
 def find_neighbours(vectors: np.ndarray, photos: PhotoSet, k: int = _N_NEIGHBOURS) -> np.ndarray:
@@ -287,9 +299,11 @@ def _train_one(
     share: float,
     timer: _Timer,
     report: Callable[[str], None],
+    watcher: Watcher,
 ) -> None:
     start = time.monotonic()
     loss = trainer.step(batches.draw(), share)
+    watcher.on_step(trainer.progress.views, loss)
     seconds = time.monotonic() - start
     trainer.add_time(seconds)
     timer.losses, timer.steps = timer.losses + loss, timer.steps + 1
@@ -298,19 +312,26 @@ def _train_one(
         done = trainer.progress
         speed = 20 * done.views / max(done.step, 1) / max(timer.since, 1e-9)
         rate = learning_rate(trainer.config.training, done.step, share)
-        row = (done.step, done.views, round(done.spent_s, 1), round(share, 4), f"{rate:.3g}",
+        row: tuple[Any, ...] = (done.step, done.views, round(done.spent_s, 1), round(share, 4), f"{rate:.3g}",
                round(timer.losses / 20, 4), round(speed, 1))  # fmt: skip
         _append_csv(trainer.run_dir / "log.csv", _LOG_COLUMNS, row)
-        report(" ".join(f"{k}={v}" for k, v in zip(_LOG_COLUMNS, row, strict=True)))
+        figures = dict(zip(_LOG_COLUMNS, row, strict=True))
+        report(" ".join(f"{k}={v}" for k, v in figures.items()))
+        watcher.on_figures("train", done.step, {k: float(v) for k, v in figures.items()})
         timer.losses, timer.steps, timer.since = 0.0, 0, 0.0
 
 
 def _validate(
-    trainer: Trainer, validate: Callable[[Trainer], dict[str, float]], report: Callable[[str], None]
+    trainer: Trainer,
+    validate: Callable[[Trainer], dict[str, float]],
+    report: Callable[[str], None],
+    watcher: Watcher,
 ) -> None:
-    figures = {"step": trainer.progress.step, "views": trainer.progress.views, **validate(trainer)}
+    measured = validate(trainer)
+    figures = {"step": trainer.progress.step, "views": trainer.progress.views, **measured}
     _append_csv(trainer.run_dir / "validation.csv", tuple(figures), tuple(figures.values()))
     report("validation " + " ".join(f"{k}={v:.4g}" for k, v in figures.items()))
+    watcher.on_figures("validation", trainer.progress.step, measured)
 
 
 def _mining_is_due(step: int, config: TrainingConfig) -> bool:
@@ -336,7 +357,8 @@ def _make_optimizer(config: TrainingConfig) -> Any:
 def _pair_variables(source: Any, target: Any) -> list[tuple[Any, Any]]:
     pairs = []
     for layer in target.layers:
-        if layer.weights:
+        # A mean of equal numbers is not always that number: what is frozen is not averaged.
+        if layer.weights and layer.trainable:
             pairs += list(zip(source.get_layer(layer.name).weights, layer.weights, strict=True))
     return pairs
 

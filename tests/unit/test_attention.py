@@ -9,7 +9,7 @@ keras = pytest.importorskip("keras")
 from dedup_job.errors import ConfigError
 from model_training.attention import add_channel_attention, add_spatial_attention
 from model_training.config import NetworkConfig
-from model_training.erasure import AttentionErasure, salient_cells
+from model_training.erasure import AttentionErasure, cells_above, salient_cells
 from model_training.network import build_network, copy_weights, raw_model
 
 TINY = NetworkConfig(input_px=32, width=0.125, dim=16, attention_stages=(2, 3))
@@ -52,6 +52,39 @@ def test_erasure_hides_the_most_salient_cells_in_training_only() -> None:
     for photo, kept in zip(x, erased, strict=True):
         worst = np.argsort(photo.mean(axis=-1).ravel())[-4:]
         assert set(np.flatnonzero((kept == 0).all(axis=-1).ravel())) == set(worst)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 0.8, 0.9, 1.0])
+def test_threshold_erasure_equals_loops(seed: int, gamma: float) -> None:
+    x = np.random.default_rng(seed).gamma(2.0, 1.0, (3, 4, 5, 6)).astype(np.float32)
+    expected = np.zeros((3, 4, 5, 1), bool)
+    for photo in range(3):
+        saliency = [[x[photo, i, j].mean() for j in range(5)] for i in range(4)]
+        largest = max(max(row) for row in saliency)
+        for i in range(4):
+            for j in range(5):
+                expected[photo, i, j] = saliency[i][j] > gamma * largest
+    assert np.array_equal(np.asarray(cells_above(x, gamma)), expected)
+    layer = AttentionErasure(1.0, 0.1, kind="threshold", gamma=gamma)
+    assert np.array_equal(np.asarray(layer(x, training=True)), np.where(expected, 0, x))
+    assert np.array_equal(np.asarray(layer(x, training=False)), x)
+
+
+def test_a_photo_without_saliency_is_left_as_it_is() -> None:
+    assert not np.asarray(cells_above(np.zeros((2, 3, 3, 4), np.float32), 0.9)).any()
+
+
+def test_the_erasure_of_the_config_is_the_networks_and_survives_saving() -> None:
+    config = TINY.model_copy(update={"erasure_kind": "threshold", "erasure_gamma": 0.7})
+    (layer,) = [
+        x for x in build_network(config, training=True).layers if isinstance(x, AttentionErasure)
+    ]
+    again = AttentionErasure.from_config(layer.get_config())
+    assert (again.kind, again.gamma) == ("threshold", 0.7)
+    # A layer saved before there was a choice
+    old = {k: v for k, v in layer.get_config().items() if k not in ("kind", "gamma")}
+    assert AttentionErasure.from_config(old).kind == "topk"
 
 
 def test_erasure_chooses_photos_by_probability() -> None:

@@ -48,6 +48,12 @@ def test_the_default_card_names_its_data(tmp_path: Path) -> None:
     assert "State here" not in card
 
 
+def test_the_card_names_the_pooling(tmp_path: Path) -> None:
+    for pooling, said in (("avgmax", "average and maximum"), ("gem", "generalised-mean (p = 3)")):
+        config = ExperimentConfig.model_validate({"network": {"pooling": pooling}})
+        assert f"{said} pooling" in card_of(tmp_path, config, {"folder": 1})
+
+
 def test_the_data_note_is_no_setting_of_the_training() -> None:
     noted = ExperimentConfig(data_note="Photos of our own studio.")
     assert noted.fingerprint() == ExperimentConfig().fingerprint()
