@@ -34,9 +34,12 @@ TRAIN = [
 S3 = ["s3fs>=2026.1"]
 GCS = ["gcsfs>=2026.1"]
 LAKEHOUSE = ["deltalake>=1.1,<2", "pyiceberg[pyarrow,sql-sqlite]>=0.10,<1"]
+# alembic and SQLAlchemy make the light client read sqlite:///FILE; a server needs neither
+MLFLOW = ["mlflow-skinny>=3.12,<4", "alembic>=1.15,<2", "sqlalchemy>=2.0,<3"]
 DEV = [
     *S3,
     *LAKEHOUSE,
+    *MLFLOW,
     "pytest>=8.3,<10",
     "hypothesis>=6.120,<7",
     # wheels for Linux only; what needs it is skipped elsewhere
@@ -74,7 +77,14 @@ setup(
         "model_training": ["py.typed", "configs/*.yaml"],
     },
     install_requires=CORE,
-    extras_require={"train": TRAIN, "s3": S3, "gcs": GCS, "lakehouse": LAKEHOUSE, "dev": DEV},
+    extras_require={
+        "train": TRAIN,
+        "s3": S3,
+        "gcs": GCS,
+        "lakehouse": LAKEHOUSE,
+        "mlflow": MLFLOW,
+        "dev": DEV,
+    },
     entry_points={
         "console_scripts": [
             "dedup-job=dedup_job.cli:run_and_exit",

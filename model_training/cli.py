@@ -11,21 +11,37 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from dedup_job.errors import ConfigError, DedupError
+from model_training.tracking import MlflowRun, without_credentials
+from model_training.watchers import (
+    ProgressBar,
+    TensorBoardLog,
+    Watcher,
+    tell_of_bundle,
+    watching,
+)
 
 if TYPE_CHECKING:
+    from dedup_job.kernels.bundle import Manifest
     from model_training.data import PhotoSet
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 COMMAND_FILE = "command.txt"
-# What only the [train] extra brings.
-_EXTRA = ("keras", "matplotlib", "seaborn", "tensorflow")
+# What only an extra brings.
+_EXTRA = {
+    **dict.fromkeys(("keras", "matplotlib", "seaborn", "tensorflow"), "train"),
+    **dict.fromkeys(("mlflow", "alembic", "sqlalchemy"), "mlflow"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    options.command_line = shlex.join(["model-training", *(arguments or sys.argv[1:])])
+    # Model cards quote it: a password in a tracking URI stays out.
+    command = [without_credentials(word) for word in arguments or sys.argv[1:]]
+    options.command_line = shlex.join(["model-training", *command])
     try:
         options.run(options)
     except DedupError as error:
@@ -35,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if package not in _EXTRA:
             raise
         return _complain(
-            ConfigError(f"{package} is not installed: pip install 'catalog-dedup[train]'")
+            ConfigError(
+                f"{package} is not installed: pip install 'catalog-dedup[{_EXTRA[package]}]'"
+            )
         )
     return 0
 
@@ -67,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--finish-at", metavar="HH:MM", help="end by the clock instead of by views")
     _add_export(train)
+    _add_watchers(train)
     train.set_defaults(run=_train)
     export = commands.add_parser("export", help="make a bundle from a run's checkpoint")
     _add_data(export)
@@ -104,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_decisions(again, required=False)
     _add_registry(again)
     _add_export(again)
+    _add_watchers(again)
     again.add_argument("--work-dir", type=Path, help="for the run (default: REGISTRY/work)")
     again.set_defaults(run=_retrain)
     return parser
@@ -140,6 +160,23 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_watchers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--progress",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="a bar on stderr (auto: only on a terminal)",
+    )
+    parser.add_argument(
+        "--tensorboard", type=Path, metavar="DIR", help="write losses and figures for TensorBoard"
+    )
+    parser.add_argument(
+        "--mlflow-uri",
+        metavar="URI",
+        help="record as a run of MLflow: http(s)://... or sqlite:///FILE; extra [mlflow]",
+    )
+
+
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=Path, help="table: image_a, image_b, label")
     parser.add_argument("--photos", type=Path, help="folder of photos without labels")
@@ -163,21 +200,35 @@ def _train(options: argparse.Namespace) -> None:
     config = with_backbone(load_config(options.config), options.backbone_weights)
     finish_at = _clock(options.finish_at)
     prepare_run_dir(run_dir, CHECKPOINT, resume=options.resume)
-    training, held_out = _read_split(options)
-    start = load_start(options.init_from) if options.init_from and not options.resume else None
-    trainer = Trainer(config, run_dir, resume=options.resume, start=start)
-    if not options.resume:
-        (run_dir / COMMAND_FILE).write_text(options.command_line + "\n", encoding="utf-8")
-    validation = build_validation(held_out, config.network)
-    run_training(
-        trainer,
-        training,
-        finish_at=finish_at,
-        validate=lambda t: score_validation(t.embed(validation.views), validation),
-        report=_report,
-    )
-    if options.out:
-        _export_run(run_dir, training, held_out, options)
+    with watching(_open_watchers(options)) as watcher:
+        training, held_out = _read_split(options)
+        start = load_start(options.init_from) if options.init_from and not options.resume else None
+        trainer = Trainer(config, run_dir, resume=options.resume, start=start)
+        if not options.resume:
+            (run_dir / COMMAND_FILE).write_text(options.command_line + "\n", encoding="utf-8")
+        validation = build_validation(held_out, config.network)
+        run_training(
+            trainer,
+            training,
+            finish_at=finish_at,
+            validate=lambda t: score_validation(t.embed(validation.views), validation),
+            report=_report,
+            watcher=watcher,
+        )
+        if options.out:
+            manifest = _export_run(run_dir, training, held_out, options)
+            step = trainer.progress.step
+            tell_of_bundle(watcher, manifest.model_id, step, manifest.raw["quality"])
+
+
+def _open_watchers(options: argparse.Namespace) -> list[Watcher]:
+    """Who looks on; those that need a place to write to are opened before hours of training."""
+    watchers: list[Watcher] = [ProgressBar(options.progress)]
+    if options.tensorboard:
+        watchers.append(TensorBoardLog(options.tensorboard))
+    if options.mlflow_uri:
+        watchers.append(MlflowRun(options.mlflow_uri, options.command_line))
+    return watchers
 
 
 def _run_dir(options: argparse.Namespace) -> Path:
@@ -216,7 +267,7 @@ def _read_split(options: argparse.Namespace) -> tuple["PhotoSet", "PhotoSet"]:
 
 def _export_run(
     run_dir: Path, training: "PhotoSet", held_out: "PhotoSet", options: argparse.Namespace
-) -> None:
+) -> "Manifest":
     from model_training.bundling import export_bundle
     from model_training.config import load_config
 
@@ -234,6 +285,7 @@ def _export_run(
     )
     facts = {"bundle": str(options.out), "model_id": manifest.model_id, **manifest.raw["quality"]}
     print(json.dumps(facts, indent=1))
+    return manifest
 
 
 def _calibrate(options: argparse.Namespace) -> None:
@@ -295,12 +347,15 @@ def _retrain(options: argparse.Namespace) -> None:
             raise ConfigError("--decisions needs --warehouse: it says which photos the SKUs have")
         options.out = decided = work / "pairs"
         _pairs(options)
-    photos = read_sources(options, decided)
-    print(json.dumps(retrain(options, champion, photos, work, _report), indent=1))
+    with watching(_open_watchers(options)) as watcher:
+        photos = read_sources(options, decided)
+        verdict = retrain(options, champion, photos, work, _report, watcher)
+    print(json.dumps(verdict, indent=1))
 
 
 def _report(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+    tqdm.write(f"{time.strftime('%H:%M:%S')} {line}")  # above a progress bar, if there is one
+    sys.stdout.flush()
 
 
 def _clock(text: str | None) -> float | None:
