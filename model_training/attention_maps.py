@@ -7,6 +7,7 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,12 +15,12 @@ import numpy as np
 from dedup_job.kernels.bundle import KERAS_MODEL, Manifest
 from dedup_job.kernels.images import Pixels
 from dedup_job.kernels.model import load_keras_model
+from model_training.config import NetworkConfig
 
 _GATE = re.compile(r"stage(\d+)_spatial_gate")
 _OUTPUT = re.compile(r"stage(\d+)_(channel|spatial)_scale")
 # Training erases from here on (network.build_network).
 _FIRST_ERASED_STAGE = 3
-_DEFAULT_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,12 @@ class StageMaps:
     Attributes:
         gates: stage -> float32 (n, h, w), 0 shut to 1 open.
         erased: stage -> bool (n, h, w), the cells that training would hide.
-        fraction: share of the cells that are hidden.
+        rule: in words, which cells these are.
     """
 
     gates: dict[int, np.ndarray]
     erased: dict[int, np.ndarray]
-    fraction: float
+    rule: str
 
 
 def stage_maps(bundle: Path, manifest: Manifest, photos: Pixels) -> StageMaps | str:
@@ -57,7 +58,7 @@ def stage_maps(bundle: Path, manifest: Manifest, photos: Pixels) -> StageMaps | 
         return "TensorFlow is not installed here, so the layers cannot be seen."
     import keras
 
-    from model_training.erasure import salient_cells
+    from model_training.erasure import cells_above, salient_cells
 
     model = load_keras_model(bundle / KERAS_MODEL)
     gates = {
@@ -71,15 +72,21 @@ def stage_maps(bundle: Path, manifest: Manifest, photos: Pixels) -> StageMaps | 
         return "This network has no attention layers."
     wanted = {f"gate{n}": x for n, x in gates.items()} | {f"out{n}": x for n, x in outputs.items()}
     found = keras.Model(model.input, wanted)(photos.astype(np.float32), training=False)
-    fraction = _fraction(manifest)
+    network = _erasure_of(manifest)
+    fraction, gamma = network.erasure_fraction, network.erasure_gamma
+    if network.erasure_kind == "threshold":
+        rule = f"above {gamma:g} of the photo's highest"
+    else:
+        rule = f"the highest {100 * fraction:g} %"
+
+    def marked(x: Any) -> np.ndarray:
+        above = network.erasure_kind == "threshold"
+        return np.asarray(cells_above(x, gamma) if above else salient_cells(x, fraction))[..., 0]
+
     return StageMaps(
         {n: np.asarray(found[f"gate{n}"])[..., 0] for n in sorted(gates)},
-        {
-            n: np.asarray(salient_cells(found[f"out{n}"], fraction))[..., 0]
-            for n in sorted(outputs)
-            if n >= _FIRST_ERASED_STAGE
-        },
-        fraction,
+        {n: marked(found[f"out{n}"]) for n in sorted(outputs) if n >= _FIRST_ERASED_STAGE},
+        rule,
     )
 
 
@@ -102,8 +109,9 @@ def enlarge(gate: np.ndarray, size: int) -> np.ndarray:
     return np.maximum(big, 0).astype(np.float32)
 
 
-def _fraction(manifest: Manifest) -> float:
+def _erasure_of(manifest: Manifest) -> NetworkConfig:
+    """The settings a bundle was trained with; the defaults if another hand exported it."""
     try:
-        return float(manifest.raw["training"]["config"]["network"]["erasure_fraction"])
-    except (KeyError, TypeError, ValueError):  # exported by another hand
-        return _DEFAULT_FRACTION
+        return NetworkConfig.model_validate(manifest.raw["training"]["config"]["network"])
+    except (KeyError, TypeError, ValueError):
+        return NetworkConfig()

@@ -52,12 +52,12 @@ def attention(scored: Scored, bundle: Path, manifest: Manifest) -> Iterator[Sect
         "to its highest value (given below it).",
         note(maps) if isinstance(maps, str) else _gates(scored, rows, maps),
     )
-    share = "" if isinstance(maps, str) else f" ({100 * maps.fraction:.0f} % of the cells)"
+    rule = "" if isinstance(maps, str) else f" ({maps.rule})"
     yield Section(
         "erasure",
         "Attention erasure",
-        f"Dark cells are the most salient{share}: what attention erasure by `topk` would hide in "
-        "training, so that the network also learns from the rest.",
+        f"Dark cells are the most salient{rule}: what training with attention erasure hides, so that "
+        "the network also learns from the rest.",
         note(maps) if isinstance(maps, str) else _erased(scored, rows, maps),
     )
 

@@ -92,6 +92,17 @@ def test_gates_and_erased_cells_of_the_default_bundle():
     assert [cells.sum(axis=(1, 2)).tolist() for cells in maps.erased.values()] == [[6] * 3, [2] * 3]
 
 
+@pytest.mark.parametrize("network", [{"erasure_kind": "threshold", "erasure_gamma": 0.5}, None])
+def test_the_rule_of_erasure_is_the_one_of_the_training(network):
+    manifest = read_manifest(DEFAULT)
+    config = {"network": network} if network else "by another hand"
+    manifest.raw["training"] = {"config": config}
+    photos = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
+    maps = stage_maps(DEFAULT, manifest, photos)
+    assert maps.rule == ("above 0.5 of the photo's highest" if network else "the highest 10 %")
+    assert (maps.erased[3].sum() != 12) == (network is not None)
+
+
 def test_without_a_keras_model_it_says_why(tmp_path):
     manifest = read_manifest(DEFAULT)
     del manifest.files[KERAS_MODEL]
