@@ -8,9 +8,13 @@ import numpy as np
 from dedup_job.commands.output_file import written_whole
 from dedup_job.commands.photo_query import PhotoModel
 from dedup_job.errors import ConfigError
-from dedup_job.gallery.explanation import draw_explanation, render_explanation
+from dedup_job.gallery.explanation import (
+    Explained,
+    draw_explanation,
+    explain_photos,
+    render_explanation,
+)
 from dedup_job.kernels.images import Pixels
-from dedup_job.kernels.occlusion import Comparison, compare_places
 
 Facts = list[tuple[str, str]]
 
@@ -38,7 +42,7 @@ def compare(
     if out is not None:
         facts = [("cosine", f"{cosine:.4f}"), ("probability", f"{probability:.4f}")]
         title = f"{Path(photo_a).name} and {Path(photo_b).name}"
-        write_explanation(Path(out), title, facts, a, b, compare_places(a, b, model.embed_pixels))
+        write_explanation(Path(out), title, facts, a, b, explain_photos(a, b, model.embed_pixels))
     if as_json:
         print(json.dumps({"cosine": cosine, "match_probability": probability, "picture": out}))
         return
@@ -49,18 +53,18 @@ def compare(
 
 
 def write_explanation(
-    out: Path, title: str, facts: Facts, a: Pixels, b: Pixels, comparison: Comparison
+    out: Path, title: str, facts: Facts, a: Pixels, b: Pixels, explained: Explained
 ) -> None:
     """Write a .png, or a .html with facts.
 
     Raises:
         ConfigError: another suffix, or the file cannot be written.
     """
-    png = draw_explanation(a, b, comparison)
+    png = draw_explanation(a, b, explained)
     if out.suffix == ".png":
         data = png
     elif out.suffix == ".html":
-        data = render_explanation(title, facts, png).encode()
+        data = render_explanation(title, [*facts, explained.fact], png).encode()
     else:
         raise ConfigError(f"--out {out}: expected a .png or .html file")
     with written_whole(out) as partial:

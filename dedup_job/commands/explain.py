@@ -10,12 +10,12 @@ from dedup_job.commands.photo_query import PhotoModel
 from dedup_job.commands.run_photos import Row, RunPhotos
 from dedup_job.commands.safe_text import visible
 from dedup_job.errors import ConfigError, ImageRejected
+from dedup_job.gallery.explanation import explain_photos
 from dedup_job.io.manifests import RunManifest, find_table, has_data, list_runs, read_manifest
 from dedup_job.io.storage import Folder, open_warehouse
 from dedup_job.io.tables import read_where
 from dedup_job.kernels.images import Pixels
 from dedup_job.kernels.neighbours import Vectors
-from dedup_job.kernels.occlusion import compare_places
 from dedup_job.tables import (
     DUPLICATE_GROUPS,
     DUPLICATE_PAIRS,
@@ -55,8 +55,8 @@ def explain(warehouse: str, sku_a: str, sku_b: str, bundle: str, out: str | None
     ]
     title = f"{visible(smaller)} and {visible(larger)}"
     if out is not None:
-        comparison = compare_places(a, b, model.embed_pixels)
-        write_explanation(Path(out), title, facts, a, b, comparison)
+        explained = explain_photos(a, b, model.embed_pixels)
+        write_explanation(Path(out), title, facts, a, b, explained)
     print(title)
     for name, text in facts:
         print(f"  {name:<18} {text}")

@@ -74,7 +74,7 @@ def compare_places(a: Pixels, b: Pixels, embed: Embed) -> Comparison:
     )
 
 
-def overlay(photo: Pixels, heat: Map, strength: float = 0.55) -> Pixels:
+def overlay(photo: Pixels, heat: Map, strength: float = 0.55, *, own_scale: bool = True) -> Pixels:
     """The photo with a map over it: uint8 (size, size, 3), the hottest place red.
 
     Args:
@@ -82,8 +82,9 @@ def overlay(photo: Pixels, heat: Map, strength: float = 0.55) -> Pixels:
         heat: float32 (size, size), at least 0; scaled by its own highest value, unless that is
             below what repeated photos of one thing differ by: two duplicates stay cold.
         strength: of the colour where it is hottest, 0 to 1.
+        own_scale: False takes the map as it is, 0 to 1.
     """
-    share = heat / max(float(heat.max()), _COLD)
+    share = heat / max(float(heat.max()), _COLD) if own_scale else heat
     grey = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     colour = cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_TURBO)[:, :, ::-1]
     weight = strength * share[:, :, None]

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dedup_job.gallery.explanation import draw_explanation, render_explanation
+from dedup_job.gallery.explanation import draw_explanation, explain_photos, render_explanation
 from dedup_job.kernels.occlusion import compare_places, overlay
 
 SIZE = 64
@@ -77,7 +77,7 @@ def test_shapes_that_do_not_match_are_refused(cloth):
 
 def test_the_picture_and_its_page(cloth):
     other = with_print(cloth, 10, 40, (255, 0, 0))
-    png = draw_explanation(cloth, other, compare_places(cloth, other, mean_colours))
+    png = draw_explanation(cloth, other, explain_photos(cloth, other, mean_colours))
     sheet = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     assert sheet.shape[0] > 900 and sheet.shape[1] > 600 and sheet.std() > 10
     hostile = "<script>alert(1)</script>"
