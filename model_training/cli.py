@@ -26,6 +26,7 @@ from model_training.watchers import (
 if TYPE_CHECKING:
     from dedup_job.kernels.bundle import Manifest
     from model_training.data import PhotoSet
+    from model_training.registry import Registry
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 COMMAND_FILE = "command.txt"
@@ -111,10 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     promotion = commands.add_parser("promote", help="make a bundle the champion, if it is no worse")
     _add_data(promotion)
     _add_registry(promotion)
-    promotion.add_argument("--candidate", type=Path, help="bundle to promote")
-    promotion.add_argument(
-        "--rollback", action="store_true", help="go back to the champion before this one"
+    which = promotion.add_mutually_exclusive_group(required=True)
+    which.add_argument("--candidate", type=Path, help="bundle to compare and promote")
+    which.add_argument(
+        "--rollback", action="store_true", help="go back to the champion that this one replaced"
     )
+    which.add_argument("--version", help="make this version champion, without comparing")
     promotion.set_defaults(run=_promote)
     again = commands.add_parser(
         "retrain", help="train the champion on and promote the result, if it is no worse"
@@ -316,40 +319,55 @@ def _pairs(options: argparse.Namespace) -> None:
 
 
 def _promote(options: argparse.Namespace) -> None:
+    from model_training.outputs import check_bundle
     from model_training.promote import promote
-    from model_training.registry import Registry, champion_of
-    from model_training.sources import held_out_of, read_sources
+    from model_training.registry import Registry
+    from model_training.sources import held_out_of, keep_in_training, read_sources
 
     registry = Registry(options.registry)
-    if options.rollback:
-        version = registry.previous()
-        registry.point_at(version, {"why": "rollback"})
-        print(json.dumps({"promoted": version, "why": "rollback"}))
-        return
     if options.candidate is None:
-        raise ConfigError("promote needs --candidate BUNDLE, or --rollback")
-    champion = champion_of(registry, options.champion)
-    held_out = held_out_of(read_sources(options))
-    version, comparison = promote(registry, champion, options.candidate, held_out, options.margin)
+        version = options.version
+        if version is None:
+            version = registry.roll_back()
+        else:
+            registry.point_at(version, {"why": "named"})
+        print(json.dumps({"promoted": version}))
+        return
+    check_bundle("--candidate", options.candidate)
+    champion = _open_registry(registry, options)
+    photos = keep_in_training(read_sources(options), registry.trained())
+    version, comparison = promote(
+        registry, champion, options.candidate, held_out_of(photos), options.margin
+    )
     print(json.dumps({"promoted": version, **comparison.as_dict()}, indent=1))
 
 
+def _open_registry(registry: "Registry", options: argparse.Namespace) -> Path:
+    from model_training.outputs import check_bundle
+
+    if options.champion is not None:
+        check_bundle("--champion", options.champion)
+    return registry.open(options.champion)
+
+
 def _retrain(options: argparse.Namespace) -> None:
-    from model_training.registry import Registry, champion_of
+    from model_training.registry import Registry
     from model_training.retrain import retrain
     from model_training.sources import read_sources
+    from model_training.work_dir import PAIRS, claimed
 
-    champion = champion_of(Registry(options.registry), options.champion)
+    if bool(options.decisions) != bool(options.warehouse):
+        raise ConfigError("--decisions and --warehouse go together: it says which photos SKUs have")
+    champion = _open_registry(Registry(options.registry), options)
     work: Path = options.work_dir or options.registry / "work"
-    decided = None
-    if options.decisions:
-        if not options.warehouse:
-            raise ConfigError("--decisions needs --warehouse: it says which photos the SKUs have")
-        options.out = decided = work / "pairs"
-        _pairs(options)
-    with watching(_open_watchers(options)) as watcher:
-        photos = read_sources(options, decided)
-        verdict = retrain(options, champion, photos, work, _report, watcher)
+    with claimed(work):
+        decided = None
+        if options.decisions:
+            options.out = decided = work / PAIRS
+            _pairs(options)
+        with watching(_open_watchers(options)) as watcher:
+            photos = read_sources(options, decided)
+            verdict = retrain(options, champion, photos, work, _report, watcher)
     print(json.dumps(verdict, indent=1))
 
 

@@ -114,8 +114,10 @@ def read_pairs(
 ) -> tuple[list[Photo], list[tuple[int, int]]]:
     """Binary pairs: image_a, image_b, label (1 or "similar"; 0 or "dissimilar").
 
-    Products are the connected components of similar pairs, split whole. Of the dissimilar pairs,
-    one that contradicts a component (both photos in it) is an error in the labels.
+    Duplicates are the connected components of similar pairs. Where the table has sku_id_a and sku_id_b
+    (`model-training pairs` writes them), all photos of one SKU are of one product; else components are the
+    products. Products are split whole. Of the dissimilar pairs, one that contradicts a component (both
+    photos in it) is an error in the labels.
 
     Returns:
         The photos, and the dissimilar pairs as row numbers.
@@ -136,18 +138,45 @@ def read_pairs(
                 f"{table}: {names[i]} and {names[j]} are labelled dissimilar, yet similar pairs "
                 "connect them; correct one of the labels"
             )
+    owner = _join_skus(frame, row_of, component)
     photos = []
     for i, name in enumerate(names):
         _require(image_root / name, table)
-        product = names[component[i]]
+        identity, product = names[component[i]], names[owner[i]]
         held_out = is_held_out(product, held_out_share)
-        photos.append(Photo(image_root / name, "pairs", product, product, product, held_out))
+        photos.append(Photo(image_root / name, "pairs", identity, product, product, held_out))
     return photos, [(int(i), int(j)) for i, j in zip(a[~similar], b[~similar], strict=True)]
+
+
+def _join_skus(frame: pd.DataFrame, row_of: dict[str, int], component: np.ndarray) -> np.ndarray:
+    """The product of each photo: its component, joined with those of its SKU's other photos.
+
+    A photo that several SKUs show says nothing about which of them it is.
+    """
+    if not {"sku_id_a", "sku_id_b"} <= set(frame.columns):
+        return component
+    ends = pd.concat(
+        [
+            frame[["image_a", "sku_id_a"]].set_axis(["image", "sku"], axis=1),
+            frame[["image_b", "sku_id_b"]].set_axis(["image", "sku"], axis=1),
+        ]
+    ).drop_duplicates()
+    own = ends[~ends.image.duplicated(keep=False)]
+    first = own.groupby("sku").image.transform("first")
+    a, b = own.image.map(row_of).to_numpy(), first.map(row_of).to_numpy()
+    return connected_components(
+        len(component), np.r_[a, np.arange(len(component))], np.r_[b, component]
+    )
 
 
 def is_held_out(key: str, share: float) -> bool:
     """Whether a product belongs to validation, by a hash of its name: stable as data grows."""
     return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) < share * 2**32
+
+
+def photo_sha256(photo: Photo) -> str:
+    """SHA-256 (64 hex digits) of the photo's file."""
+    return hashlib.sha256(photo.path.read_bytes()).hexdigest()
 
 
 def fingerprint(photos: list[Photo]) -> str:
@@ -236,17 +265,17 @@ def _join_near_identical(loaded: PhotoSet) -> PhotoSet:
     squares = (thumbs**2).sum(axis=1)
     apart = (squares[:, None] + squares[None] - 2 * thumbs @ thumbs.T) / thumbs.shape[1]
     component = connected_components(len(loaded), *np.nonzero(np.triu(apart < 0.01**2, 1)))
+    # Labelled photos keep their products; of the others, all go with the first one, a labelled one if any.
+    first_of: dict[int, Photo] = {}
+    for photo, root in sorted(
+        zip(loaded.photos, component, strict=True), key=lambda one: one[0].source != "pairs"
+    ):
+        if photo.source in ("pairs", "folder"):
+            first_of.setdefault(int(root), photo)
     for i, photo in enumerate(loaded.photos):
-        first = loaded.photos[component[i]]
-        if component[i] != i and photo.source == "folder" and first.source == "folder":
-            loaded.photos[i] = Photo(
-                photo.path,
-                photo.source,
-                photo.identity,
-                first.product,
-                photo.family,
-                first.held_out,
-            )
+        if photo.source == "folder":
+            first = first_of[int(component[i])]
+            loaded.photos[i] = replace(photo, product=first.product, held_out=first.held_out)
     return loaded
 
 

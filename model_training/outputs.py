@@ -32,6 +32,12 @@ def check_out(out: Path) -> Path:
     return target
 
 
+def check_bundle(option: str, bundle: Path) -> None:
+    """Raise ConfigError, naming the option, where there is no bundle."""
+    if not (bundle / MANIFEST).is_file():
+        raise ConfigError(f"{option} {bundle} is no bundle: it has no {MANIFEST}")
+
+
 def prepare_run_dir(run_dir: Path, checkpoint: str, *, resume: bool) -> None:
     """Make a run directory, unless that would overwrite another run.
 

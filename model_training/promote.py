@@ -18,7 +18,6 @@ from model_training.evaluate import ValidationSet, build_validation, pair_labels
 from model_training.registry import Registry
 from model_training.resampling import RankedPairs, draw_products, interval, weigh_pairs
 
-DEFAULT_MARGIN = 0.02
 _N_BOOTSTRAP = 400
 # Neither the validation's nor the calibration's: the candidate was looked at on those.
 _SEED = 3
@@ -117,8 +116,8 @@ def promote(
     """Compare, and make the candidate the registry's champion unless that is refused.
 
     Args:
-        registry: gets the candidate, and the champion if it is empty, so that there is a way back.
-        champion: bundle in use.
+        registry: gets the candidate.
+        champion: its champion, from `Registry.open`.
         candidate: a bundle.
         held_out: photos that neither was trained on.
         margin: see `check_promotion`.
@@ -131,8 +130,11 @@ def promote(
     """
     comparison = compare_bundles(champion, candidate, held_out)
     check_promotion(comparison, margin)
-    if registry.champion is None:
-        registry.point_at(registry.add(champion), {"why": "first champion"})
+    if registry.champion != champion:
+        raise GateError(
+            f"not promoted: the champion changed meanwhile, {champion.name} was compared with; "
+            f"start again"
+        )
     version = registry.add(candidate)
     registry.point_at(version, {"comparison": comparison.as_dict()})
     return version, comparison

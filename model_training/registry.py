@@ -7,7 +7,10 @@ The nightly job takes the directory as `--model`, and so follows the champion fr
 import importlib.resources
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,10 @@ from dedup_job.kernels.bundle import read_manifest
 from dedup_job.kernels.champion import CHAMPION, VERSIONS, read_champion
 
 _HISTORY = "history.jsonl"
+_TRAINED = "trained.txt"
 _MODEL_DIGITS = 12
+_VERSION = re.compile(r"\d{4,}-[0-9a-f]{12}")
+_ROLLBACK = "rollback"
 
 
 class Registry:
@@ -43,7 +49,19 @@ class Registry:
         """Names of all versions, oldest first."""
         folder = self._root / VERSIONS
         names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        return sorted(name for name in names if not name.startswith("."))
+        return sorted(name for name in names if _VERSION.fullmatch(name))
+
+    def open(self, first: Path | None = None) -> Path:
+        """The champion; of an empty registry `first` (or the bundle that ships with the package) becomes it.
+
+        So there is a way back from the first promotion, and `--model REGISTRY` works before it.
+        """
+        if self.champion is None:
+            shipped = Path(str(importlib.resources.files("dedup_job"))) / "models/default"
+            self.point_at(self.add(first or shipped), {"why": "first champion"})
+        champion = self.champion
+        assert champion is not None, "it was just put there"
+        return champion
 
     def add(self, bundle: Path) -> str:
         """Copy a bundle in as the newest version; what is there already is not copied again.
@@ -63,12 +81,10 @@ class Registry:
         name = f"{number:04d}-{model_id}"
         target = self._root / VERSIONS / name
         staging = target.with_name(f".{name}")
-        try:
+        with self._written():
             shutil.rmtree(staging, ignore_errors=True)
             shutil.copytree(bundle, staging)
             staging.rename(target)
-        except OSError as error:
-            raise ConfigError(f"--registry {self._root} cannot be written: {error}") from None
         return name
 
     def point_at(self, version: str, reason: dict[str, Any]) -> None:
@@ -79,51 +95,76 @@ class Registry:
             reason: why, for `champion.json` and the history.
 
         Raises:
-            ConfigError: no such version.
+            ConfigError: no such version, or the registry cannot be written.
         """
         if version not in self.versions():
             known = ", ".join(self.versions()) or "none"
             raise ConfigError(
                 f"--registry {self._root} has no version {version!r}; it has: {known}"
             )
-        before = self.champion
         fact = {
             "version": version,
-            "previous": before.name if before else None,
+            "previous": self._last_named(),
             "promoted_at": datetime.now(UTC).isoformat(timespec="seconds"),
             **reason,
         }
-        with (self._root / _HISTORY).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(fact) + "\n")
-        temporary = self._root / f".{CHAMPION}.{os.getpid()}"
-        temporary.write_text(json.dumps(fact, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self._root / CHAMPION)
+        with self._written():
+            with (self._root / _HISTORY).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(fact) + "\n")
+            temporary = self._root / f".{CHAMPION}.{os.getpid()}"
+            temporary.write_text(json.dumps(fact, indent=1) + "\n", encoding="utf-8")
+            temporary.replace(self._root / CHAMPION)
 
-    def previous(self) -> str:
-        """The version that was champion before the present one.
+    def roll_back(self) -> str:
+        """Make the version that the champion replaced the champion again; each call goes one step back.
+
+        Returns:
+            Its name.
 
         Raises:
             ConfigError: there was none.
         """
-        name = None
-        if self.champion is not None:
-            name = json.loads((self._root / CHAMPION).read_text(encoding="utf-8")).get("previous")
-        if name is None:
+        replaced = {
+            fact["version"]: fact["previous"]
+            for fact in self._history()
+            if fact.get("why") != _ROLLBACK
+        }
+        version = replaced.get(self._last_named())
+        if version is None:
             raise ConfigError(
                 f"--registry {self._root}: there is no earlier champion to go back to"
             )
-        return str(name)
+        self.point_at(version, {"why": _ROLLBACK})
+        return str(version)
 
+    def trained(self) -> set[str]:
+        """SHA-256 of the photos that promoted versions were trained on here."""
+        path = self._root / _TRAINED
+        return set(path.read_text(encoding="utf-8").split()) if path.is_file() else set()
 
-def champion_of(registry: Registry, first: Path | None = None) -> Path:
-    """The bundle to beat.
+    def remember_trained(self, photos: set[str]) -> None:
+        """Note photos that a promoted version was trained on: they never judge another one."""
+        new = sorted(photos - self.trained())
+        with self._written(), (self._root / _TRAINED).open("a", encoding="utf-8") as stream:
+            stream.writelines(f"{photo}\n" for photo in new)
 
-    Returns:
-        The registry's champion; before the first promotion `first`, or else the default bundle that ships
-        with the package.
-    """
-    shipped = Path(str(importlib.resources.files("dedup_job"))) / "models/default"
-    return registry.champion or first or shipped
+    def _history(self) -> list[dict[str, Any]]:
+        path = self._root / _HISTORY
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def _last_named(self) -> str | None:
+        """The version last made champion, whatever became of it or of the pointer since."""
+        history = self._history()
+        return str(history[-1]["version"]) if history else None
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, shutil.Error) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise ConfigError(f"--registry {self._root} cannot be written: {reason}") from None
 
 
 def _is_equal(bundle: Path, version: Path) -> bool:

@@ -12,15 +12,16 @@ from dedup_job.errors import ConfigError, GateError
 from dedup_job.kernels.bundle import Manifest, read_manifest
 from model_training.bundling import export_bundle
 from model_training.config import ExperimentConfig, NetworkConfig, load_config
-from model_training.data import PhotoSet, fingerprint
+from model_training.data import PhotoSet, fingerprint, photo_sha256
 from model_training.evaluate import build_validation, score_validation
 from model_training.outputs import prepare_run_dir
 from model_training.promote import promote
 from model_training.registry import Registry
-from model_training.sources import split
+from model_training.sources import keep_in_training, split
 from model_training.starts import load_start
 from model_training.train import CHECKPOINT, Trainer, run_training
 from model_training.watchers import Watcher, tell_of_bundle
+from model_training.work_dir import CANDIDATE, INPUTS, RUN, clear
 
 FINE_TUNE = Path(__file__).parent / "configs/fine_tune.yaml"
 # The champion's weights fit these; everything else of a network may be set anew.
@@ -28,7 +29,6 @@ _SHAPE = ("input_px", "blur_sigma_px", "width", "dim", "backbone_weights", "chan
           "spatial_attention", "attention_stages", "attention_reduction")  # fmt: skip
 # Newer than some champions, which have the default.
 _NEWER_SHAPE = ("pooling", "gem_p")
-_RUN, _CANDIDATE, _INPUTS = "run", "candidate", "inputs.json"
 
 
 def retrain(
@@ -47,7 +47,7 @@ def retrain(
         options: `config`, `registry`, `margin`, `max_int8_loss`, `command_line`.
         champion: bundle to start from, and to beat.
         photos: to learn from; the held-out ones among them judge.
-        work: directory for the run; refused, it keeps the candidate but not the checkpoint.
+        work: from `work_dir.claimed`; refused, it keeps the candidate but not the checkpoint.
         report: receives one line a report of the training.
         watcher: is told of the training, the candidate and its promotion.
 
@@ -60,7 +60,8 @@ def retrain(
     """
     manifest = read_manifest(champion)
     config = fine_tune_config(manifest, load_config(options.config or FINE_TUNE))
-    training, held_out = split(photos)
+    registry = Registry(options.registry)
+    training, held_out = split(keep_in_training(photos, registry.trained()))
     trainer = _open_trainer(work, champion, config, _inputs(manifest, config, photos))
     validation = build_validation(held_out, config.network)
     run_training(
@@ -72,10 +73,10 @@ def retrain(
     )
     try:
         candidate = export_bundle(
-            work / _RUN,
+            work / RUN,
             training,
             held_out,
-            work / _CANDIDATE,
+            work / CANDIDATE,
             command=options.command_line,
             max_int8_loss=options.max_int8_loss,
             data_note=config.data_note,
@@ -83,15 +84,16 @@ def retrain(
         step = trainer.progress.step
         tell_of_bundle(watcher, candidate.model_id, step, candidate.raw["quality"])
         version, comparison = promote(
-            Registry(options.registry), champion, work / _CANDIDATE, held_out, options.margin
+            registry, champion, work / CANDIDATE, held_out, options.margin
         )
     except GateError:
-        shutil.rmtree(work / _RUN, ignore_errors=True)  # trained on, it would be refused again
+        shutil.rmtree(work / RUN, ignore_errors=True)  # trained on, it would be refused again
         raise
     compared = {k: v for k, v in comparison.as_dict().items() if not isinstance(v, str)}
     watcher.on_figures("comparison", step, compared)
     watcher.on_fact("promoted", version)
-    shutil.rmtree(work, ignore_errors=True)
+    registry.remember_trained({photo_sha256(photo) for photo in training.photos})
+    clear(work)
     return {"promoted": version, **comparison.as_dict()}
 
 
@@ -131,7 +133,7 @@ def _open_trainer(
     work: Path, champion: Path, config: ExperimentConfig, inputs: dict[str, str]
 ) -> Trainer:
     """Go on from the checkpoint in `work` if it is of these inputs, else start from the champion."""
-    run_dir, known = work / _RUN, work / _INPUTS
+    run_dir, known = work / RUN, work / INPUTS
     text = json.dumps(inputs, indent=1) + "\n"
     is_ours = known.is_file() and known.read_text(encoding="utf-8") == text
     resume = is_ours and (run_dir / CHECKPOINT).is_file()

@@ -1,10 +1,19 @@
 """From command-line options to photos in memory, and their split."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from dedup_job.errors import ConfigError
-from model_training.data import Photo, PhotoSet, load_photos, read_folder, read_pairs, read_products
+from model_training.data import (
+    Photo,
+    PhotoSet,
+    load_photos,
+    photo_sha256,
+    read_folder,
+    read_pairs,
+    read_products,
+)
 from model_training.evaluate import product_rivals
 
 # Of a directory that `model-training pairs` wrote.
@@ -37,8 +46,29 @@ def read_sources(options: argparse.Namespace, decided: Path | None = None) -> Ph
     if options.products:
         photos += read_products(options.products, options.image_root or options.products.parent)
     if not photos:
-        raise ConfigError("no training data: give --pairs, --photos or --products")
+        raise ConfigError("no training data: give --pairs, --photos, --products (or --decisions)")
     return load_photos(photos, options.cache_dir, dissimilar)
+
+
+def keep_in_training(photos: PhotoSet, trained: set[str]) -> PhotoSet:
+    """Keep families of which a photo was trained on before out of the held-out ones.
+
+    Labels join and part families as they come in, and the split goes by family: without this, a photo that
+    the champion learned from might judge it.
+
+    Args:
+        photos: all.
+        trained: SHA-256 of photo files.
+    """
+    if not trained:
+        return photos
+    seen = [p for p in photos.photos if p.held_out and photo_sha256(p) in trained]
+    products, families = {p.product for p in seen}, {p.family for p in seen}
+    moved = [
+        replace(p, held_out=p.held_out and p.product not in products and p.family not in families)
+        for p in photos.photos
+    ]
+    return replace(photos, photos=moved)
 
 
 def held_out_of(photos: PhotoSet, min_families: int = MIN_FAMILIES) -> PhotoSet:

@@ -33,7 +33,7 @@ _PAUSE_S = 300.0
 
 def without_credentials(text: str) -> str:
     """A text whose URIs have no user name, password or query."""
-    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", re.sub(r"://[^/\s]*@", "://", text))
+    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", re.sub(r"://[^\s?#]*@", "://", text))
 
 
 class MlflowRun(Watcher):

@@ -2,17 +2,18 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, TypeVar
 
-from dedup_job.config import FetchConfig
+from dedup_job.config import JobConfig
 from dedup_job.errors import ImageRejected, RejectReason
+from dedup_job.io.catalog_files import catalog_base
 from dedup_job.io.fetch import FetchPolicy, open_fetch
 from dedup_job.io.manifests import RunManifest, find_table
 from dedup_job.io.storage import Folder
 from dedup_job.io.tables import read_where
 from dedup_job.io.thumbnails import thumbnail_folder, thumbnail_name
 from dedup_job.io.uris import resolve
+from dedup_job.settings import Setting, all_keys, load_settings
 from dedup_job.tables import CATALOG_IMAGES, PHOTO_DIGITS
 
 Row = dict[str, Any]
@@ -24,16 +25,19 @@ class RunPhotos:
 
     Args:
         warehouse: where the run is.
-        manifest: of the run.
+        manifest: of the run; photos are fetched under its rules.
+
+    Raises:
+        ConfigError, CatalogError: the run's catalog is of no supported place.
     """
 
     def __init__(self, warehouse: Folder, manifest: RunManifest) -> None:
         self.run_id = manifest.run_id
         self._warehouse = warehouse
         self._manifest = manifest
-        self._base = _base(manifest)
-        roots = [self._base] if self._base else []
-        self._fetch = open_fetch(FetchPolicy.from_config(FetchConfig(), roots))
+        config = _config_of(manifest)
+        self._base = catalog_base(config.catalog)
+        self._fetch = open_fetch(FetchPolicy.from_config(config.fetch, [self._base]))
 
     def rows_of(self, skus: Iterable[str]) -> dict[str, list[Row]]:
         """Rows of `catalog_images` that could be used, by SKU; a SKU without any is absent."""
@@ -69,8 +73,11 @@ class RunPhotos:
             return make(thumbnail)
 
 
-def _base(manifest: RunManifest) -> str:
-    """What relative photo addresses of a run are relative to."""
-    value = {key: setting["value"] for key, setting in manifest.config.items()}
-    root, path = value.get("catalog.image_root"), str(value.get("catalog.path") or "")
-    return str(root) if root else (path if Path(path).is_dir() else str(Path(path).parent))
+def _config_of(manifest: RunManifest) -> JobConfig:
+    """Where a run's photos are, and what may be fetched, as the run had it."""
+    given = {
+        key: Setting(setting["value"], f"run {manifest.run_id}")
+        for key, setting in manifest.config.items()
+        if key in all_keys() and key.split(".")[0] in ("catalog", "fetch")
+    }
+    return load_settings(given, None, {}).config

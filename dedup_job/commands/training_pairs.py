@@ -1,5 +1,6 @@
 """What people decided, as labelled photo pairs to train on: a table and the photos it names."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dedup_job.commands.output_file import written_whole
 from dedup_job.commands.run_photos import Row, RunPhotos
 from dedup_job.errors import ConfigError, ImageRejected
 from dedup_job.io.decisions import Decision, read_decisions
@@ -32,7 +34,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Collected:
-    """How many decisions became what; they add up to the rows of the decisions file.
+    """How many decisions became what; but for `n_thumbnails` (photos) they add up to the rows of the file.
 
     `n_similar`, `n_dissimilar`: decisions that gave photo pairs. The others gave none: `n_unusable`
     rows of the file (rejected, repeated), `n_no_photo` (a SKU is not in the run, or none of its photos
@@ -49,20 +51,22 @@ class Collected:
     n_one_picture: int = 0
     n_ambiguous: int = 0
     n_contradicted: int = 0
+    n_thumbnails: int = 0
 
     def line(self) -> str:
         """For a terminal."""
         used = f"{self.n_similar} same and {self.n_dissimilar} different decisions"
-        names = [field.name for field in fields(self)[2:]]
+        names = [field.name for field in fields(self)[2:-1]]
         left = [f"{getattr(self, n)} {n[2:].replace('_', ' ')}" for n in names if getattr(self, n)]
-        return used + (f"; not used: {', '.join(left)}" if left else "")
+        small = f"; {self.n_thumbnails} photos are gone: thumbnails" if self.n_thumbnails else ""
+        return used + (f"; not used: {', '.join(left)}" if left else "") + small
 
 
 def collect_training_pairs(decisions: str, warehouse: str, out: Path) -> Collected:
     """Write `pairs.parquet` (image_a, image_b, label 1 or 0, sku_id_a, sku_id_b) and `photos/`.
 
-    Photos are fetched as the nightly job fetches them; of a photo that is gone its thumbnail is taken.
-    Photos are named by their content: two runs over the same photos write the same files.
+    Photos are fetched as that run fetched them; of a photo that is gone its thumbnail is taken. Files are
+    named by their content: two calls over the same photos write the same files.
 
     Args:
         decisions: as `--decisions` of the nightly job.
@@ -94,7 +98,8 @@ def collect_training_pairs(decisions: str, warehouse: str, out: Path) -> Collect
         raise ConfigError(
             f"--decisions: nothing to learn from ({collected.line()}); review groups of the last run"
         )
-    pq.write_table(pa.Table.from_pylist(table, _SCHEMA), out / PAIRS_FILE)
+    with written_whole(out / PAIRS_FILE) as partial:
+        pq.write_table(pa.Table.from_pylist(table, _SCHEMA), partial)
     return collected
 
 
@@ -107,7 +112,6 @@ def _prepare(out: Path) -> None:
                 f"--out {out} holds {others[0]}, which is not of this command; name an empty directory"
             )
         (out / _PHOTOS).mkdir(parents=True, exist_ok=True)
-        (out / PAIRS_FILE).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {out} cannot be written: {error.strerror}") from None
 
@@ -117,7 +121,10 @@ class _Unused(Exception):
 
 
 class _Collector:
-    """Turns decisions into rows, newest first, so that of two that exclude each other the newer wins."""
+    """Turns decisions into rows: all *different* first, then *same*, the newest first.
+
+    So a *same* that would join two that are *different* is left out, however new it is: as in the job.
+    """
 
     def __init__(
         self,
@@ -158,12 +165,15 @@ class _Collector:
         rows_a = self._rows_of(one.sku_id_a, one.photos_a)
         rows_b = self._rows_of(one.sku_id_b, one.photos_b)
         is_same = one.decision == "same"
-        chosen = list(product(rows_a, rows_b))
+        # The pair that matched first: it is what was looked at.
+        key = self._best.get(one.pair)
+        chosen = sorted(
+            product(rows_a, rows_b), key=lambda ends: tuple(r["uri_key"] for r in ends) != key
+        )
         if is_same and len(chosen) > 1:
-            key = self._best.get(one.pair)
-            chosen = [(a, b) for a, b in chosen if (a["uri_key"], b["uri_key"]) == key]
-            if not chosen:
+            if tuple(row["uri_key"] for row in chosen[0]) != key:
                 raise _Unused("n_ambiguous")
+            chosen = chosen[:1]
         names = [(self._save(a), self._save(b)) for a, b in chosen[:_MAX_PAIRS]]
         readable = [(a, b) for a, b in names if a is not None and b is not None]
         if not readable:
@@ -171,9 +181,10 @@ class _Collector:
         pairs = list(dict.fromkeys((a, b) for a, b in readable if a != b))
         if not pairs:
             raise _Unused("n_one_picture")
-        pairs = [pair for pair in pairs if self._together.accept(*pair, is_same=is_same)]
-        if not pairs:
-            raise _Unused("n_contradicted")
+        # Of SKUs, as a chain may lead through other photos of one; of photos, as SKUs may share them.
+        for two in ((f"sku {one.sku_id_a}", f"sku {one.sku_id_b}"), *pairs):
+            if not self._together.accept(*two, is_same=is_same):
+                raise _Unused("n_contradicted")
         return pairs
 
     def _rows_of(self, sku: str, looked_at: frozenset[str] | None) -> list[Row]:
@@ -191,20 +202,24 @@ class _Collector:
         """Name of the photo's file below `out`; None where it cannot be read."""
         content = row["content_sha256"]
         if content not in self._saved:
-            suffix = PurePosixPath(row["image_uri"]).suffix.lower()
-            name = content[:PHOTO_DIGITS] + (suffix if suffix in _SUFFIXES else ".jpg")
             try:
-                (self._folder / name).write_bytes(
-                    self._photos.use(row, _decodable, of_the_run=True)
-                )
-                self._saved[content] = f"{_PHOTOS}/{name}"
+                data = self._photos.use(row, _decodable, of_the_run=True)
             except ImageRejected:
                 self._saved[content] = None
+                return None
+            found = hashlib.sha256(data).hexdigest()
+            self.count["n_thumbnails"] += found != content
+            suffix = PurePosixPath(row["image_uri"]).suffix.lower()
+            suffix = suffix if suffix in _SUFFIXES and found == content else ".jpg"
+            name = found[:PHOTO_DIGITS] + suffix
+            with written_whole(self._folder / name) as partial:
+                partial.write_bytes(data)
+            self._saved[content] = f"{_PHOTOS}/{name}"
         return self._saved[content]
 
 
 class _Together:
-    """Photos joined by *same*, and those that must not be."""
+    """What is joined by *same*, and what must not be."""
 
     def __init__(self) -> None:
         self._group: dict[str, set[str]] = {}

@@ -3,7 +3,7 @@
 import base64
 import html
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -60,10 +60,8 @@ def explain_photos(a: Pixels, b: Pixels, embed: Embed) -> Explained:
         b: the same of the other photo.
         embed: uint8 (n, size, size, 3) to float32 (n, d) unit rows.
     """
-    places, laid_over = compare_places(a, b, embed), lay_over(a, b)
-    if laid_over is not None:
-        difference = compare_places(a, laid_over.pixels, embed).difference
-        places = replace(places, difference=difference)
+    laid_over = lay_over(a, b)
+    places = compare_places(a, b, embed, laid_over.pixels if laid_over else None)
     return Explained(places, laid_over)
 
 

@@ -108,7 +108,8 @@ def _read_small(directory: Path) -> bytes:
     path = directory / MANIFEST
     if not path.is_file():
         raise ConfigError(
-            f"model.bundle {directory} has no {MANIFEST}; --model takes a bundle directory"
+            f"model.bundle {directory} has no {MANIFEST}; --model takes a bundle directory, or a model "
+            "registry that has a champion"
         )
     try:
         with path.open("rb") as stream:

@@ -26,11 +26,21 @@ def read_champion(registry: Path) -> Path | None:
         version = str(json.loads(pointer.read_text(encoding="utf-8"))["version"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(
-            f"model registry {registry}: {CHAMPION} is damaged; its versions are in {VERSIONS}/"
+            f"model registry {registry}: {CHAMPION} is damaged; {_remedy(registry)}"
         ) from None
     bundle = registry / VERSIONS / version
     if version != Path(version).name or not (bundle / MANIFEST).is_file():
         raise ConfigError(
-            f"model registry {registry}: {CHAMPION} names {version!r}, which is not there"
+            f"model registry {registry}: {CHAMPION} names {version!r}, which is not there; "
+            f"{_remedy(registry)}"
         )
     return bundle
+
+
+def _remedy(registry: Path) -> str:
+    folder = registry / VERSIONS
+    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    return (
+        f"name one of {', '.join(names[-5:]) or 'its versions (there are none)'} with "
+        f"model-training promote --registry {registry} --version NAME"
+    )

@@ -39,13 +39,16 @@ class Comparison:
     difference: Map
 
 
-def compare_places(a: Pixels, b: Pixels, embed: Embed) -> Comparison:
+def compare_places(
+    a: Pixels, b: Pixels, embed: Embed, b_over_a: Pixels | None = None
+) -> Comparison:
     """Compare two photos place by place.
 
     Args:
         a: uint8 (size, size, 3).
         b: the same shape.
         embed: uint8 (n, size, size, 3) to float32 (n, d) unit rows.
+        b_over_a: b as it lies over a, whose places are swapped with a's; None: b as it is.
 
     Raises:
         ValueError: the shapes differ or are not square.
@@ -56,8 +59,9 @@ def compare_places(a: Pixels, b: Pixels, embed: Embed) -> Comparison:
     patch = max(2, round(_PATCH_SHARE * size))
     starts = _starts(size, patch)
     places = [(top, left) for top in starts for left in starts]
-    whole = embed(np.stack([a, b]))
-    cosine = float(whole[0].astype(np.float64) @ whole[1])
+    other = b if b_over_a is None else b_over_a
+    whole = embed(np.stack([a, b, other]))
+    cosine, swapped = (float(whole[0].astype(np.float64) @ whole[i]) for i in (1, 2))
 
     def changed(photo: Pixels, other: Pixels) -> NDArray[np.float32]:
         return _embed_changed(photo, other, places, patch, embed)
@@ -65,7 +69,7 @@ def compare_places(a: Pixels, b: Pixels, embed: Embed) -> Comparison:
     def hidden(photo: Pixels) -> Pixels:
         return np.asarray(cv2.GaussianBlur(photo, (0, 0), patch), np.uint8)
 
-    gained = (changed(a, b) @ whole[1] + changed(b, a) @ whole[0]) / 2 - cosine
+    gained = (changed(a, other) @ whole[2] + changed(other, a) @ whole[0]) / 2 - swapped
     return Comparison(
         cosine,
         _spread(1.0 - changed(a, hidden(a)) @ whole[0], places, patch, size),

@@ -141,4 +141,23 @@ def test_a_photo_that_changed_since_the_run_is_not_taught(shop, tmp_path, capsys
     rows = pq.read_table(tmp_path / "p" / "pairs.parquet").to_pylist()
     new = encode(draw_photo(99, 64, 80))
     assert code == 0 and len(rows) == 2 and "1 same and 1 different" in said
+    assert "; 1 photos are gone: thumbnails" in said
     assert new not in [path.read_bytes() for path in (tmp_path / "p" / "photos").iterdir()]
+
+
+def test_photos_come_from_where_the_run_had_them(spark, photo_server, tmp_path, capsys):
+    """Under the run's own rules: this host is allowed by its settings only."""
+    contents = {name: encode(draw_photo(seed, 64, 80)) for seed, name in ((21, "x"), (22, "y"))}
+    for name, data in contents.items():
+        photo_server.routes[f"/{name}.jpg"] = data
+    rows = [{"sku_id": n, "image_uri": photo_server.url(f"/{n}.jpg")} for n in contents]
+    catalog = write_csv(tmp_path / "catalog.csv", rows)
+    run_job(catalog, tmp_path / "out", fetch__allow_hosts=["127.0.0.1"], match__min_cosine=1.0)
+    decisions = write_decisions(tmp_path, [("x", "y", "different", "")])
+    code, said, _ = ask(
+        capsys, "pairs", "--decisions", decisions, "--warehouse", tmp_path / "out",
+        "--out", tmp_path / "pairs",
+    )  # fmt: skip
+    assert code == 0 and "0 same and 1 different decisions\n" in said
+    found = {path.read_bytes() for path in (tmp_path / "pairs" / "photos").iterdir()}
+    assert found == set(contents.values())

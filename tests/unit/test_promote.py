@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dedup_job.errors import GateError
-from dedup_job.kernels.bundle import EMBEDDER
+from dedup_job.kernels.bundle import CALIBRATION, MANIFEST
 from dedup_job.kernels.metrics import uap
 from model_training.data import Photo, PhotoSet
 from model_training.promote import (
@@ -16,7 +16,7 @@ from model_training.promote import (
     promote,
 )
 from model_training.registry import Registry
-from tests.broken_bundles import DEFAULT
+from tests.broken_bundles import DEFAULT, copy_bundle, rehash
 from tests.photos_for_training import draw_garment
 
 
@@ -105,9 +105,28 @@ def test_one_model_differs_from_itself_by_nothing(held_out):
 def test_a_colour_blind_candidate_is_worse_and_changes_nothing(held_out, tmp_path, grey):
     registry = Registry(tmp_path / "registry")
     (tmp_path / "grey").mkdir()
-    (tmp_path / "grey" / EMBEDDER).write_bytes(b"")
-    found = compare_bundles(DEFAULT, tmp_path / "grey", held_out)
+    (tmp_path / "grey" / MANIFEST).write_text("{}")
+    champion = registry.open()
+    found = compare_bundles(champion, tmp_path / "grey", held_out)
     assert found.difference < -0.05 and found.low < found.difference < found.high
     with pytest.raises(GateError, match="not promoted"):
-        promote(registry, DEFAULT, tmp_path / "grey", held_out, margin=0.02)
-    assert registry.champion is None and registry.versions() == []
+        promote(registry, champion, tmp_path / "grey", held_out, margin=0.02)
+    assert registry.champion == champion and registry.versions() == [champion.name]
+
+
+def test_a_champion_that_changed_meanwhile_is_not_replaced(held_out, tmp_path, monkeypatch):
+    registry = Registry(tmp_path / "registry")
+    champion, other = registry.open(), registry.add(another(tmp_path))
+    registry.point_at(other, {})
+    better = comparison(0.1, 0.05)
+    monkeypatch.setattr("model_training.promote.compare_bundles", lambda *_: better)
+    with pytest.raises(GateError, match="the champion changed meanwhile"):
+        promote(registry, champion, DEFAULT, held_out, margin=0.02)
+    assert registry.champion.name == other
+
+
+def another(folder):
+    bundle = copy_bundle(folder)
+    (bundle / CALIBRATION).write_text((bundle / CALIBRATION).read_text() + "\n")
+    rehash(bundle)
+    return bundle

@@ -17,6 +17,7 @@ from dedup_job.kernels.bundle import read_manifest
 from model_training.cli import main
 from model_training.config import load_config
 from model_training.retrain import FINE_TUNE, fine_tune_config
+from model_training.work_dir import claimed, clear
 from tests.broken_bundles import DEFAULT, copy_bundle, rehash
 from tests.photos_for_training import write_pairs
 
@@ -44,7 +45,27 @@ def test_decisions_need_a_warehouse(tmp_path, capsys):
     pytest.importorskip("keras")
     options = ["--decisions", "d.csv", "--registry", str(tmp_path / "r")]
     assert main(["retrain", *options]) == 2
-    assert "--decisions needs --warehouse" in capsys.readouterr().err
+    assert "--decisions and --warehouse go together" in capsys.readouterr().err
+
+
+def test_a_directory_of_other_things_is_not_worked_in(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"holds thesis\.txt"), claimed(tmp_path):
+        pass
+    clear(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_two_retrainings_do_not_share_a_directory(tmp_path):
+    work = tmp_path / "work"
+    with claimed(work):
+        with pytest.raises(ConfigError, match="another retraining"), claimed(work):
+            pass
+        (work / "candidate").mkdir()
+    with claimed(work):
+        clear(work)
+    assert not work.exists()
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +106,15 @@ def test_a_killed_retraining_goes_on_and_what_harms_is_refused(shop, tmp_path):
     first.wait()
     with np.load(checkpoint) as state:
         before = json.loads(str(state["meta"]))["progress"]
-    assert 0 < before["views"] < 1600 and not (registry / "champion.json").exists()
+    assert 0 < before["views"] < 1600
+    old = locate_bundle(str(registry))
+    assert read_manifest(old).files == read_manifest(champion).files
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     verdict = json.loads(done.stdout[done.stdout.index("{") :])
     assert verdict["difference"] > 0
     new = locate_bundle(str(registry))
-    assert new.name == verdict["promoted"] and not (registry / "work").exists()
+    assert new.name == verdict["promoted"] != old.name and not (registry / "work").exists()
+    assert len((registry / "trained.txt").read_text().split()) > 100
     progress = read_manifest(new).raw["training"]
     assert progress["views"] == 1600
     assert 0 < progress["step"] == 1600 // 16

@@ -11,6 +11,7 @@ from dedup_job.errors import ConfigError
 from model_training import data
 from model_training.batches import Sampler
 from model_training.config import ExperimentConfig, load_config
+from model_training.sources import keep_in_training
 from tests.photos_for_training import draw_garment
 
 
@@ -218,3 +219,42 @@ def test_the_shipped_experiments_are_valid() -> None:
     folder = Path(data.__file__).parent / "configs"
     experiments = [load_config(path) for path in sorted(folder.glob("*.yaml"))]
     assert len(experiments) >= 2
+
+
+def test_photos_of_one_sku_are_one_product_and_no_duplicates(tmp_path: Path) -> None:
+    write_photos(tmp_path, [f"{name}.png" for name in "abcdx"])
+    rows = ["a,c,0,A,B", "b,c,0,A,B", "a,d,1,A,C", "x,a,0,D,A", "x,c,0,E,B"]
+    lines = [",".join([*(f"{p}.png" for p in r.split(",")[:2]), *r.split(",")[2:]]) for r in rows]
+    header = "image_a,image_b,label,sku_id_a,sku_id_b"
+    (tmp_path / "pairs.csv").write_text("\n".join([header, *lines]))
+    photos, _ = data.read_pairs(tmp_path / "pairs.csv", tmp_path)
+    by_name = {p.path.stem: p for p in photos}
+    # a and b are of SKU A; a and d are duplicates; x is shown by two SKUs, so it is nobody's.
+    assert len({by_name[n].product for n in "abd"}) == 1
+    assert by_name["a"].identity == by_name["d"].identity != by_name["b"].identity
+    assert len({by_name[n].product for n in "acx"}) == 3
+    assert all(len({by_name[n].held_out for n in group}) == 1 for group in ("abd",))
+
+
+def test_a_folders_photo_goes_with_the_labelled_one_it_equals(tmp_path: Path) -> None:
+    for folder in ("labelled", "folder"):
+        write_photos(tmp_path / folder, ["0.png", "1.png"])
+    (tmp_path / "folder" / "2.png").write_bytes((tmp_path / "folder" / "1.png").read_bytes())
+    (tmp_path / "pairs.csv").write_text("image_a,image_b,label\n0.png,1.png,0\n")
+    paired, _ = data.read_pairs(tmp_path / "pairs.csv", tmp_path / "labelled")
+    photos = [replace(p, held_out=p.path.stem == "0") for p in paired]
+    photos += [replace(p, held_out=True) for p in data.read_folder(tmp_path / "folder")]
+    loaded = data.load_photos(photos, tmp_path / "cache").photos
+    assert [(p.product, p.held_out) for p in loaded] == [
+        ("0.png", True), ("1.png", False), ("0.png", True), ("1.png", False), ("1.png", False),
+    ]  # fmt: skip
+
+
+def test_what_was_trained_on_does_not_judge(tmp_path: Path) -> None:
+    write_photos(tmp_path, ["a.png", "b.png", "c.png"])
+    photos = [replace(p, held_out=True) for p in data.read_folder(tmp_path)]
+    photos[1] = replace(photos[1], family=photos[0].family)
+    loaded = data.load_photos(photos, tmp_path / "cache")
+    assert keep_in_training(loaded, set()) is loaded
+    kept = keep_in_training(loaded, {data.photo_sha256(photos[0])})
+    assert [p.held_out for p in kept.photos] == [False, False, True]
