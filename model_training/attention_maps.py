@@ -15,12 +15,10 @@ import numpy as np
 from dedup_job.kernels.bundle import KERAS_MODEL, Manifest
 from dedup_job.kernels.images import Pixels
 from dedup_job.kernels.model import load_keras_model
-from model_training.config import NetworkConfig
+from model_training.config import FIRST_ERASED_STAGE, NetworkConfig
 
 _GATE = re.compile(r"stage(\d+)_spatial_gate")
 _OUTPUT = re.compile(r"stage(\d+)_(channel|spatial)_scale")
-# Training erases from here on (network.build_network).
-_FIRST_ERASED_STAGE = 3
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def stage_maps(bundle: Path, manifest: Manifest, photos: Pixels) -> StageMaps | 
         return "TensorFlow is not installed here, so the layers cannot be seen."
     import keras
 
-    from model_training.erasure import cells_above, salient_cells
+    from model_training.erasure import hidden_cells
 
     model = load_keras_model(bundle / KERAS_MODEL)
     gates = {
@@ -80,12 +78,11 @@ def stage_maps(bundle: Path, manifest: Manifest, photos: Pixels) -> StageMaps | 
         rule = f"the highest {100 * fraction:g} %"
 
     def marked(x: Any) -> np.ndarray:
-        above = network.erasure_kind == "threshold"
-        return np.asarray(cells_above(x, gamma) if above else salient_cells(x, fraction))[..., 0]
+        return np.asarray(hidden_cells(x, network.erasure_kind, fraction, gamma))[..., 0]
 
     return StageMaps(
         {n: np.asarray(found[f"gate{n}"])[..., 0] for n in sorted(gates)},
-        {n: marked(found[f"out{n}"]) for n in sorted(outputs) if n >= _FIRST_ERASED_STAGE},
+        {n: marked(found[f"out{n}"]) for n in sorted(outputs) if n >= FIRST_ERASED_STAGE},
         rule,
     )
 

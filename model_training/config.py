@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dedup_job.errors import ConfigError
 
+# Attention erasure acts behind this stage and the later ones.
+FIRST_ERASED_STAGE = 3
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

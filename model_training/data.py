@@ -183,7 +183,7 @@ def fingerprint(photos: list[Photo]) -> str:
     """SHA-256 (64 hex digits) over every photo's bytes, in order: names the training data."""
     digest = hashlib.sha256()
     for photo in photos:
-        digest.update(hashlib.sha256(photo.path.read_bytes()).digest())
+        digest.update(bytes.fromhex(photo_sha256(photo)))
     return digest.hexdigest()
 
 

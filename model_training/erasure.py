@@ -49,10 +49,7 @@ class AttentionErasure(keras.layers.Layer):
         if not training or self.probability == 0:
             return x
         chosen = keras.random.uniform((ops.shape(x)[0], 1, 1, 1), seed=self.seed_generator)
-        if self.kind == "threshold":
-            hidden = cells_above(x, self.gamma)
-        else:
-            hidden = salient_cells(x, self.fraction)
+        hidden = hidden_cells(x, self.kind, self.fraction, self.gamma)
         erased = ops.logical_and(chosen < self.probability, hidden)
         return ops.where(erased, ops.zeros_like(x), x)
 
@@ -60,6 +57,11 @@ class AttentionErasure(keras.layers.Layer):
         """Arguments that rebuild the layer."""
         names = ("probability", "fraction", "seed", "kind", "gamma")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def hidden_cells(x: Any, kind: str, fraction: float, gamma: float) -> Any:
+    """The cells that a rule hides: `cells_above` for `threshold`, else `salient_cells`; bool (n, h, w, 1)."""
+    return cells_above(x, gamma) if kind == "threshold" else salient_cells(x, fraction)
 
 
 def salient_cells(x: Any, fraction: float) -> Any:

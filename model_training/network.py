@@ -15,7 +15,7 @@ from keras import layers
 
 from dedup_job.errors import ConfigError
 from model_training.attention import add_channel_attention, add_spatial_attention
-from model_training.config import NetworkConfig
+from model_training.config import FIRST_ERASED_STAGE, NetworkConfig
 from model_training.erasure import AttentionErasure
 from model_training.pooling import add_pooling
 
@@ -58,7 +58,7 @@ def _build(config: NetworkConfig, training: bool) -> Any:
             )
         if number in config.attention_stages:
             x = _add_attention(x, config, f"stage{number}")
-            if config.erasure and training and number >= 3:
+            if config.erasure and training and number >= FIRST_ERASED_STAGE:
                 x = AttentionErasure(
                     config.erasure_probability,
                     config.erasure_fraction,

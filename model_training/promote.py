@@ -14,7 +14,8 @@ from dedup_job.errors import GateError
 from dedup_job.kernels.model import load_embedder
 from model_training.bundling import network_of
 from model_training.data import PhotoSet
-from model_training.evaluate import ValidationSet, build_validation, pair_labels
+from model_training.evaluate import build_validation
+from model_training.figures import score
 from model_training.registry import Registry
 from model_training.resampling import RankedPairs, draw_products, interval, weigh_pairs
 
@@ -64,19 +65,16 @@ def compare_bundles(champion: Path, candidate: Path, held_out: PhotoSet) -> Comp
     Raises:
         ModelContractError, ConfigError: one of the two is no sound bundle.
     """
-    scores, model_ids = [], []
-    views: ValidationSet | None = None
+    ranked, model_ids = [], []
     for bundle in (champion, candidate):
         embedder = load_embedder(bundle)
         views = build_validation(held_out, network_of(embedder.manifest), seed=_SEED)
-        a, b, same, _ = pair_labels(views)
-        vectors = embedder.embed(views.views)
-        scores.append((vectors @ vectors.T)[a, b])
+        scored = score(embedder.embed(views.views), views)
+        ranked.append(RankedPairs(scored.cosine, scored.same))
         model_ids.append(embedder.manifest.model_id)
-    assert views is not None
-    family = np.unique(views.family, return_inverse=True)[1]
-    ranked = [RankedPairs(score, same) for score in scores]
-    differences = _bootstrap(ranked, family[a], family[b])
+    # The pairs of both are the same ones.
+    family, same = np.unique(scored.views.family, return_inverse=True)[1], scored.same
+    differences = _bootstrap(ranked, family[scored.a], family[scored.b])
     low, high = interval(differences)
     champion_uap, candidate_uap = (pairs.uap(np.ones(len(same))) for pairs in ranked)
     return Comparison(
