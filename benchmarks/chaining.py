@@ -160,7 +160,7 @@ def compare(
     pairs = exact_pairs(vectors, floor)
     observed = cosine_histogram(pairs.cosine)
     thresholds: list[tuple[float | None, float]] = [
-        (target, solve_threshold(calibration, size, observed, target, floor).min_cosine)
+        (target, solve_threshold(calibration, size, observed, target, floor).min_score)
         for target in TARGETS
     ]
     thresholds += [(None, t) for t in np.linspace(floor, 0.999, N_SWEPT).tolist()]

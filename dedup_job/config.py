@@ -126,6 +126,15 @@ class MatchConfig(_Section):
     min_cosine: float | None = Field(
         None, gt=0, le=1, description="explicit threshold instead of a target"
     )
+    verify: bool = Field(
+        True,
+        description="look at candidate pairs again with the model's pair verifier, if it has one",
+    )
+    verify_pairs_per_photo: float = Field(
+        10.0,
+        gt=0,
+        description="unrelated pairs that are verified, a photo: more find more, and cost time",
+    )
     sku_match: Literal["any", "main", "majority"] = Field(
         "any", description="how many photos of two SKUs must agree: any, main or majority"
     )

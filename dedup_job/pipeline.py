@@ -33,7 +33,7 @@ from dedup_job.io.tables import (
     read_vectors,
     write_table,
 )
-from dedup_job.kernels.calibration import read_calibration
+from dedup_job.kernels.calibration import read_calibration, read_score_calibration
 from dedup_job.kernels.model import load_embedder
 from dedup_job.kernels.ranking import OrderColumn, parse_canonical_order
 from dedup_job.kernels.threshold import (
@@ -42,7 +42,9 @@ from dedup_job.kernels.threshold import (
     judge_threshold,
     search_floor,
     solve_threshold,
+    verify_floor,
 )
+from dedup_job.kernels.verifier_model import load_verifier
 from dedup_job.nightly.context import RunContext
 from dedup_job.nightly.deciding import add_said_pairs, judge_decisions, outcomes
 from dedup_job.nightly.gates import check_acceptance
@@ -55,6 +57,7 @@ from dedup_job.nightly.report_tables import Findings
 from dedup_job.nightly.reporting import publish_run
 from dedup_job.nightly.results import PhotoCounts, RunResult
 from dedup_job.nightly.showing import show_run
+from dedup_job.nightly.verifying import verify_candidates
 from dedup_job.settings import Settings
 from dedup_job.stages.candidates import SearchOutcome, count_cosines, search_until_recall
 from dedup_job.stages.catalog import (
@@ -87,6 +90,7 @@ from dedup_job.stages.near_placeholders import (
 from dedup_job.stages.pairs import match_products
 from dedup_job.stages.photo_plan import carried_rows
 from dedup_job.stages.products import represent_products
+from dedup_job.stages.verification import cosine_as_score
 from dedup_job.tables import (
     CATALOG_IMAGES,
     CONTENTS,
@@ -184,7 +188,7 @@ def run(settings: Settings) -> RunResult:
             record.context = context
             found = find_duplicates(context, settings, model, memory, order, parts, decisions)
             show = partial(show_run, context, config, catalog_base(config.catalog), found)
-            return publish_run(record, context, settings, model.calibration, memory, found, show)
+            return publish_run(record, context, settings, model, memory, found, show)
 
 
 def choose_run_date(config: JobConfig) -> date:
@@ -216,7 +220,8 @@ def digest_inputs(
         config.catalog.path,
         catalog_base(config.catalog),
         model.manifest.model_id,
-        model.calibration.calibration_id,
+        model.scores.calibration_id,
+        model.verifier_id,
         record.run_date,
         memory.newest.run_id if memory.newest else None,
         record.base_run_id,
@@ -240,7 +245,9 @@ def find_duplicates(
     photos, photo_rows, stored = select_contents(context, config, photos, catalog.n_rows)
     contents = read_table(context.spark, stored)
     keys = read_table(context.spark, stored, SEARCHED_CONTENTS.column_names)
-    floor, outcome = find_candidates(context, config, model, contents, keys, memory)
+    floor, outcome = find_candidates(
+        context, config, model, contents, keys, photos.embedded, memory
+    )
     groups = group(context, config, order, photos, photo_rows, contents, outcome, memory, decisions)
     return Findings(
         n_catalog_rows=catalog.n_rows,
@@ -267,7 +274,14 @@ def open_model(config: JobConfig) -> Model:
     """Find the model bundle and try it on the driver, before anything is started."""
     directory = locate_bundle(config.model.bundle)
     manifest = load_embedder(directory).manifest
-    return Model(directory, manifest, read_calibration(directory, manifest.model_id))
+    calibration = read_calibration(directory, manifest.model_id)
+    match = config.match
+    # An explicit threshold is one of cosines: what it reports is not to depend on anything else.
+    if not manifest.has_verifier or not match.verify or match.min_cosine is not None:
+        return Model(directory, manifest, calibration, calibration)
+    load_verifier(directory)
+    scores = read_score_calibration(directory, manifest.model_id)
+    return Model(directory, manifest, calibration, scores)
 
 
 def take_catalog(
@@ -366,9 +380,13 @@ def find_candidates(
     model: Model,
     contents: DataFrame,
     keys: DataFrame,
+    embedded: StoredTable,
     memory: Memory,
 ) -> tuple[float, SearchOutcome]:
-    """Search pairs, solve the threshold for this catalog, measure recall there.
+    """Search pairs, measure recall, verify what was found, solve the threshold for this catalog.
+
+    Recall is measured at the threshold that the cosines alone would have: the verifier also finds pairs
+    below it, of which no share is promised.
 
     Args:
         context: the run.
@@ -376,6 +394,7 @@ def find_candidates(
         model: says how cosines are to be read.
         contents: CONTENTS.
         keys: SEARCHED_CONTENTS of the same.
+        embedded: IMAGE_EMBEDDINGS of this run.
         memory: of earlier runs.
 
     Returns:
@@ -385,13 +404,16 @@ def find_candidates(
         plan = plan_cells(contents, config.candidates)
         size = CatalogSize(plan.n_contents, plan.n_comparisons, config.match.look_alikes_per_sku)
         floor = search_floor(model.calibration, size, config.match.min_cosine)
+        if model.verifies:
+            per_photo = config.match.verify_pairs_per_photo
+            floor = min(floor, verify_floor(model.calibration, size, per_photo))
 
         def solve(pairs: DataFrame) -> ThresholdChoice:
             choice = choose_threshold(pairs, config, model, size, floor)
             logger.info(
                 "candidates: pairs searched from cosine %.3f, threshold %.3f; measuring recall",
                 floor,
-                choice.min_cosine,
+                choice.min_score,
             )
             return choice
 
@@ -402,10 +424,20 @@ def find_candidates(
             solve,
             context.materialise,
             plan,
-            memory.carried(model.manifest.model_id, config),
+            memory.carried(model.manifest.model_id, model.verifier_id, config),
             keys,
         )
-        return floor, outcome
+        if not model.verifies:
+            return floor, replace(outcome, pairs=cosine_as_score(outcome.pairs))
+        seen = verify_candidates(context, model, config.model.runtime, outcome, floor, embedded)
+        observed = count_cosines(seen.pairs, "score")
+        threshold = solve_threshold(
+            model.scores, size, observed, config.match.target_precision, 0.0, "score"
+        )
+        logger.info(
+            "candidates: %d pairs verified, threshold %.3f", seen.n_verified, threshold.min_score
+        )
+        return floor, replace(seen, threshold=threshold)
 
 
 def choose_threshold(
@@ -434,7 +466,7 @@ def group(
 ) -> Groups:
     """From photo pairs to product pairs to groups with a survivor."""
     with context.stage("groups"):
-        min_cosine = outcome.threshold.min_cosine
+        min_score = outcome.threshold.min_score
         products = context.keep(represent_products(photo_rows, order), PRODUCTS)
         product_rows = read_table(context.spark, products)
         judged, decided = None, None
@@ -445,7 +477,7 @@ def group(
             product_rows,
             photo_rows,
             outcome.pairs,
-            min_cosine=min_cosine,
+            min_score=min_score,
             sku_match=config.match.sku_match,
             decided=None if decided is None else context.spark.createDataFrame(decided),
         )
@@ -455,7 +487,7 @@ def group(
         rules = GroupRules(
             config.match.chaining,
             order,
-            min_cosine,
+            min_score,
             context.run_date,
             n_conflict_columns=len(config.catalog.conflict),
         )

@@ -129,7 +129,12 @@ DUPLICATE_PAIRS = _table(
     Column("uri_key_b", "string", "SHA-256 of image_uri_b without its query string"),
     Column("n_matching_photos", "int", "photo pairs at or above the threshold, copies included"),
     Column("cosine", "float", "cosine similarity of the best photo pair; 1.0 for an exact copy"),
-    Column("score", "float", "what the threshold acts on; in this version the cosine"),
+    Column(
+        "score",
+        "float",
+        "what the threshold acts on: the verifier's score of the best photo pair, 1.0 for an exact "
+        "copy; the cosine where the run verified no pairs",
+    ),
     Column("match_probability", "float", "calibrated probability that the two are one product"),
     Column(
         "match_type",
@@ -271,7 +276,7 @@ RUNS = _table(
     Column("model_id", "string", "the model that made the embeddings"),
     Column("calibration_id", "string", "the calibration that set threshold and probabilities"),
     Column("config_fingerprint", "string", "SHA-256 over every setting that can change the result"),
-    Column("min_cosine", "double", "pairs at or above this cosine are reported"),
+    Column("min_cosine", "double", "pairs of a lower cosine are not reported"),
     Column("target_precision", "double", "null when min_cosine was given", nullable=True),
     Column("target_recall", "double", "of the candidate search"),
     Column("n_catalog_rows", "bigint", "rows of the catalog"),
@@ -288,6 +293,13 @@ RUNS = _table(
     Column("n_groups", "bigint", "groups"),
     Column("n_grouped_skus", "bigint", "rows of duplicate_groups"),
     Column("version", "string", "version of this package"),
+    Column(
+        "min_score",
+        "double",
+        "the threshold: pairs at or above this score are reported; equal to min_cosine where the run "
+        "verified no pairs; null in runs of earlier versions",
+        nullable=True,
+    ),
 )
 
 RUN_METRICS = _table(
@@ -318,6 +330,13 @@ IMAGE_EMBEDDINGS = _table(
     "a photo content with its embedding, of one model (partition `model_id`)",
     _SHA,
     _EMBEDDING,
+    Column(
+        "picture",
+        "binary",
+        "JPEG of the photo as the model takes it, by which pairs are verified; null where the model "
+        "has no verifier",
+        nullable=True,
+    ),
 )
 
 CATALOG_IMAGES = _table(
@@ -357,10 +376,11 @@ SEARCHED_CONTENTS = _table(
 
 SCORED_PAIRS = _table(
     "scored_pairs",
-    "a pair of photo contents, down to a margin below the threshold",
+    "a pair of photo contents, down to a margin below the search floor",
     Column("sha_a", "string", "content_sha256, the smaller of the two"),
     Column("sha_b", "string", "content_sha256, the larger of the two"),
     Column("cosine", "float", "exact cosine similarity"),
+    Column("score", "float", "of the verifier, 0 to 1; null: not verified", nullable=True),
 )
 
 STATE_TABLES = (IMAGE_EMBEDDINGS, CATALOG_IMAGES, SEARCHED_CONTENTS, SCORED_PAIRS)
@@ -458,6 +478,7 @@ PHOTOS = _table(
         "earlier run embedded the content",
         nullable=True,
     ),
+    Column("picture", "binary", "as in image_embeddings, where embedding is", nullable=True),
     Column("reason", "string", "null when usable", nullable=True),
     Column("detail", "string", "null when usable", nullable=True),
     Column("etag", "string", "what the store said", nullable=True),
@@ -544,6 +565,25 @@ PHOTO_PAIRS = _table(
     Column("sha_a", "string", "content_sha256, the smaller of the two"),
     Column("sha_b", "string", "content_sha256, the larger of the two"),
     Column("cosine", "float", "exact cosine similarity, float32"),
+    Column("score", "float", "of the verifier, 0 to 1; null: not verified", nullable=True),
+)
+
+PAIRS_TO_VERIFY = _table(
+    "pairs_to_verify",
+    "a pair of photo contents, in whatever blocks it met, with what it shows",
+    Column("sha_a", "string", "content_sha256, the smaller of the two"),
+    Column("sha_b", "string", "content_sha256, the larger of the two"),
+    Column("cosine", "float", "exact cosine similarity"),
+    Column("picture_a", "binary", "as in image_embeddings"),
+    Column("picture_b", "binary", "as in image_embeddings"),
+)
+
+VERIFIED_PAIRS = _table(
+    "verified_pairs",
+    "a pair of photo contents that was verified",
+    Column("sha_a", "string", "content_sha256, the smaller of the two"),
+    Column("sha_b", "string", "content_sha256, the larger of the two"),
+    Column("score", "float", "of the verifier, 0 to 1"),
 )
 
 CELL_ROWS = _table(
@@ -606,6 +646,7 @@ PRODUCT_PAIRS = _table(
     Column("uri_key_b", "string", "of image_uri_b"),
     Column("n_matching_photos", "int", "photo pairs at or above the threshold"),
     Column("cosine", "float", "of the best photo pair; 1.0 for an exact copy"),
+    Column("score", "float", "as in duplicate_pairs"),
     Column("match_type", "string", "exact, near or decision"),
     Column("in_conflict", "boolean", "the two differ in a --conflict column"),
     Column("decision", "string", "as in duplicate_pairs", nullable=True),
@@ -616,7 +657,7 @@ OPEN_PAIRS = _table(
     "pairs of components that the chaining rule could cut; a file holds whole components",
     Column("a", "bigint", "number of a product, in the order of SKU ids"),
     Column("b", "bigint", "number of the other one"),
-    Column("score", "float", "the cosine; very large where people called the two the same"),
+    Column("score", "float", "as in duplicate_pairs; very large where people called them the same"),
     Column("cannot_link", "boolean", "the two are in conflict, or people called them different"),
     Column("traits_a", "array<int>", "codes of a's values in the --conflict columns, -1 unknown"),
     Column("traits_b", "array<int>", "those of b"),
@@ -649,8 +690,7 @@ PAIR_PLACES = _table(
 GROUPED_PAIRS = _table(
     "grouped_pairs",
     "a pair of products that matched, with where it ended: duplicate_pairs before publishing",
-    *PRODUCT_PAIRS.columns[:8],
-    Column("score", "float", "what the threshold acts on: the cosine"),
+    *PRODUCT_PAIRS.columns[:9],
     Column("match_type", "string", "exact, near or decision"),
     *PAIR_PLACES.columns,
     Column("decision", "string", "as in duplicate_pairs", nullable=True),

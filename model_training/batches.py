@@ -71,12 +71,13 @@ class Sampler:
         size = min(self._config.training.photos_per_batch, len(self._photos))
         rows: list[int] = []
         while len(rows) < size:
-            for row in self._cluster(self._draw_seed()):
+            for row in self._cluster(self.draw_seed()):
                 if row not in rows and len(rows) < size:
                     rows.append(row)
         return rows
 
-    def _draw_seed(self) -> int:
+    def draw_seed(self) -> int:
+        """A photo's row, from a source drawn by the sources' shares."""
         pool = self._pools[int(self._rng.choice(len(self._pools), p=self._pool_share))]
         return int(self._rng.choice(pool))
 
@@ -99,31 +100,49 @@ class Sampler:
     def _shuffled(self, rows: list[int]) -> list[int]:
         return [rows[i] for i in self._rng.permutation(len(rows))]
 
-    def _views_of(self, row: int) -> list[tuple[Pixels, bool]]:
-        rng = self._rng
-        rgb, mask = self._photos.pixels[row], self._photos.masks[row]
-        other, _ = make_look_alike(rgb, mask, rng, self._random_crop())
-        good = bool(self._photos.mask_good[row])
-        # On a plain background only the garment can tell the two products apart.
-        if good and self._photos.photos[row].source == "folder" and rng.random() < 0.15:
-            seed = int(rng.integers(2**31))
-            rgb = cut_out(rgb, mask, np.random.default_rng(seed))
-            other = cut_out(other, mask, np.random.default_rng(seed))
-        both_heavy = self._config.training.both_heavy_share
-        return [
-            (self._view(rgb, heavy=rng.random() < both_heavy), False),
-            (self._view(rgb, heavy=True), False),
-            (self._view(other, heavy=rng.random() < both_heavy), True),
-            (self._view(other, heavy=True), True),
-        ]
+    def photo(self, row: int) -> Pixels:
+        """A photo, not edited: uint8 (height, width, 3)."""
+        return self._photos.pixels[row]
 
-    def _view(self, rgb: Pixels, heavy: bool) -> Pixels:
+    def look_alike(self, row: int) -> Pixels:
+        """A self-made other product of a photo, not edited."""
+        crop = self._random_crop()
+        made, _ = make_look_alike(
+            self._photos.pixels[row], self._photos.masks[row], self._rng, crop
+        )
+        return made
+
+    def rivals(self, row: int) -> np.ndarray:
+        """Rows that are known to show another product than this photo, nearly the same: labelled or by family."""
+        family = self._families[self._photos.photos[row].family]
+        others = [r for r in family if self._product[r] != self._product[row]]
+        return np.array([*others, *self._photos.dissimilar.get(row, [])], np.int64)
+
+    def view(self, rgb: Pixels, heavy: bool) -> Pixels:
+        """An edited copy as the network takes it: uint8 (size, size, 3)."""
         # Catalogs hold look-alikes as they were taken: the light views are mostly unedited.
         shares = (0.0, 0.4, 0.35, 0.25) if heavy else (0.65, 0.2, 0.1, 0.05)
         n_edits = int(self._rng.choice(4, p=shares))
         edited, _ = compose(rgb, self._rng, n_edits)
         network = self._config.network
         return fit(edited, network.input_px, network.blur_sigma_px)
+
+    def _views_of(self, row: int) -> list[tuple[Pixels, bool]]:
+        rng = self._rng
+        rgb, other = self.photo(row), self.look_alike(row)
+        good = bool(self._photos.mask_good[row])
+        # On a plain background only the garment can tell the two products apart.
+        if good and self._photos.photos[row].source == "folder" and rng.random() < 0.15:
+            seed, mask = int(rng.integers(2**31)), self._photos.masks[row]
+            rgb = cut_out(rgb, mask, np.random.default_rng(seed))
+            other = cut_out(other, mask, np.random.default_rng(seed))
+        both_heavy = self._config.training.both_heavy_share
+        return [
+            (self.view(rgb, heavy=rng.random() < both_heavy), False),
+            (self.view(rgb, heavy=True), False),
+            (self.view(other, heavy=rng.random() < both_heavy), True),
+            (self.view(other, heavy=True), True),
+        ]
 
     def _random_crop(self) -> Pixels:
         rgb = self._photos.pixels[int(self._rng.integers(len(self._photos)))]

@@ -91,6 +91,22 @@ class TrainingConfig(_Section):
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
 
 
+class VerifierConfig(_Section):
+    """The pair verifier.
+
+    `pairs` are drawn in all; each of a pair's two frames is learned from `uses` times on average. The
+    reservoir holds `reservoir_parts` of 250 pairs (180 MB each at 128 px). `processes` draw pairs.
+    """
+
+    pairs: int = Field(40_000, ge=1)
+    uses: float = Field(3.0, gt=0)
+    batch: int = Field(64, ge=2)
+    learning_rate: float = Field(2e-3, gt=0)
+    ema_decay: float = Field(0.995, ge=0, lt=1)
+    reservoir_parts: int = Field(16, ge=1)
+    processes: int = Field(1, ge=1)
+
+
 class ExperimentConfig(_Section):
     """One experiment, as a file of `configs/` states it.
 
@@ -100,6 +116,7 @@ class ExperimentConfig(_Section):
     network: NetworkConfig = NetworkConfig()
     loss: LossConfig = LossConfig()
     training: TrainingConfig = TrainingConfig()
+    verifier: VerifierConfig = VerifierConfig()
     data_note: str = ""
 
     def fingerprint(self) -> str:

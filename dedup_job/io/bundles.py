@@ -13,9 +13,10 @@ from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
 from dedup_job.errors import ModelContractError
-from dedup_job.kernels.bundle import KERAS_MODEL, MANIFEST, Manifest
+from dedup_job.kernels.bundle import KERAS_MODEL, MANIFEST, VERIFIER_KERAS, Manifest
 from dedup_job.kernels.champion import read_champion
 from dedup_job.kernels.model import Embedder, load_embedder
+from dedup_job.kernels.verifier_model import Verifier, load_verifier
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def ship_bundle(
         )
     name = f"bundle-{manifest.model_id[:16]}-{runtime}"
     if not (Path(SparkFiles.getRootDirectory()) / name).is_dir():
-        skip = set() if runtime == "tensorflow" else {KERAS_MODEL}
+        skip = {VERIFIER_KERAS} | (set() if runtime == "tensorflow" else {KERAS_MODEL})
         # Executors ask for the archive when their first task starts: it must outlive this call.
         temporary = Path(tempfile.mkdtemp(prefix="dedup-bundle-"))
         atexit.register(shutil.rmtree, temporary, ignore_errors=True)
@@ -85,10 +86,23 @@ def ship_bundle(
 @lru_cache(maxsize=2)
 def load_shipped(bundle: ShippedBundle, n_threads: int = 1) -> Embedder:
     """On a worker: load the bundle, once per process however many tasks it runs."""
+    return load_embedder(_shipped_directory(bundle), bundle.runtime, n_threads)
+
+
+@lru_cache(maxsize=2)
+def load_shipped_verifier(bundle: ShippedBundle, n_threads: int = 1) -> Verifier:
+    """As `load_shipped`, the pair verifier."""
+    verifier = load_verifier(_shipped_directory(bundle), n_threads)
+    if verifier is None:
+        raise ModelContractError(f"{bundle.name} has no verifier")
+    return verifier
+
+
+def _shipped_directory(bundle: ShippedBundle) -> Path:
     directory = Path(SparkFiles.getRootDirectory()) / bundle.name
     if not directory.is_dir():
         raise ModelContractError(f"executor has no {bundle.name}; was the job's archive removed?")
-    return load_embedder(directory, bundle.runtime, n_threads)
+    return directory
 
 
 def _zip(directory: Path, names: list[str], archive: Path, skip: set[str]) -> None:

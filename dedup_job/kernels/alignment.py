@@ -25,7 +25,6 @@ _SCALES, _MAX_SQUEEZE = (0.4, 2.5), 1.6
 _MIN_MATCHES = 4
 # So few that chance may bring them: the map is not worth adjusting.
 _SURE_MATCHES = 8
-_MIN_OVERLAP_PX = 50
 _DETAIL_PX = 1.5
 _WHITE = (255, 255, 255)
 
@@ -59,6 +58,21 @@ class LocalFeatures:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """How photo b lies over photo a.
+
+    Attributes:
+        to_a: float64 (2, 3), affine from b (mirrored, where `is_mirrored`) to a; None where none was found.
+        is_mirrored: whether b's mirror image is what fits.
+        n_matches: local features that agree on the map; 0: none was found.
+    """
+
+    to_a: npt.NDArray[np.float64] | None
+    is_mirrored: bool
+    n_matches: int
+
+
+@dataclass(frozen=True)
 class Alignment:
     """A photo as it lies over another one.
 
@@ -66,13 +80,11 @@ class Alignment:
         pixels: uint8 (size, size, 3), the second photo in the frame of the first; white beside it.
         inside: uint8 (size, size), 255 where the second photo is.
         n_matches: local features that agree on the map; 0: none was found, and the photo lies as it was.
-        correlation: of the grey values where both are, -1 to 1.
     """
 
     pixels: Pixels
     inside: Pixels
     n_matches: int
-    correlation: float
 
 
 def find_features(rgb: Pixels) -> LocalFeatures:
@@ -93,8 +105,10 @@ def find_features(rgb: Pixels) -> LocalFeatures:
     return LocalFeatures(points, rooted.astype(np.float32), size)
 
 
-def align(a: Pixels, b: Pixels, features_a: LocalFeatures, features_b: LocalFeatures) -> Alignment:
-    """Lay photo b, or its mirror image if that fits better, over photo a.
+def find_placement(
+    a: Pixels, b: Pixels, features_a: LocalFeatures, features_b: LocalFeatures
+) -> Placement:
+    """Where photo b, or its mirror image if that fits better, lies over photo a.
 
     Args:
         a: uint8 (size, size, 3).
@@ -105,20 +119,33 @@ def align(a: Pixels, b: Pixels, features_a: LocalFeatures, features_b: LocalFeat
     straight, mirrored = (
         _find_map(features_a, features) for features in (features_b, features_b.mirrored())
     )
-    if mirrored[1] > straight[1]:
-        b, straight = np.ascontiguousarray(b[:, ::-1]), mirrored
-    place, n_matches = straight
-    size = a.shape[0]
-    if place is None:
-        inside = np.full((size, size), 255, np.uint8)
-        return Alignment(b, inside, 0, _correlation(_grey(a), _grey(b), inside))
-    if n_matches >= _SURE_MATCHES:
-        place = _adjust(_grey(a), _grey(b), place)
+    is_mirrored = mirrored[1] > straight[1]
+    to_a, n_matches = mirrored if is_mirrored else straight
+    if to_a is not None and n_matches >= _SURE_MATCHES:
+        to_a = _adjust(_grey(a), _grey(turn(b, is_mirrored)), to_a)
+    return Placement(to_a, is_mirrored, n_matches)
+
+
+def turn(photo: Pixels, is_mirrored: bool) -> Pixels:
+    """The photo, or its mirror image."""
+    return np.ascontiguousarray(photo[:, ::-1]) if is_mirrored else photo
+
+
+def place(photo: Pixels, where: npt.NDArray[np.float64] | None, n_matches: int) -> Alignment:
+    """Draw a photo where a map puts it, on white; without a map it stays as it is."""
+    size = photo.shape[0]
     whole = np.full((size, size), 255, np.uint8)
-    pixels = cv2.warpAffine(b, place, (size, size), flags=cv2.INTER_LINEAR, borderValue=_WHITE)
-    inside = cv2.warpAffine(whole, place, (size, size), flags=cv2.INTER_NEAREST)
-    correlation = _correlation(_grey(a), _grey(pixels), inside)
-    return Alignment(pixels, inside, n_matches, correlation)
+    if where is None:
+        return Alignment(photo, whole, 0)
+    pixels = cv2.warpAffine(photo, where, (size, size), flags=cv2.INTER_LINEAR, borderValue=_WHITE)
+    inside = cv2.warpAffine(whole, where, (size, size), flags=cv2.INTER_NEAREST)
+    return Alignment(pixels, inside, n_matches)
+
+
+def align(a: Pixels, b: Pixels, features_a: LocalFeatures, features_b: LocalFeatures) -> Alignment:
+    """Lay photo b, or its mirror image if that fits better, over photo a; arguments as `find_placement`."""
+    found = find_placement(a, b, features_a, features_b)
+    return place(turn(b, found.is_mirrored), found.to_a, found.n_matches)
 
 
 @dataclass(frozen=True)
@@ -203,15 +230,6 @@ def _adjust(a: Pixels, b: Pixels, place: npt.NDArray[np.float64]) -> npt.NDArray
         return place
     adjusted = cv2.invertAffineTransform(inverse).astype(np.float64)
     return adjusted if _is_plausible(adjusted) else place
-
-
-def _correlation(a: Pixels, b: Pixels, inside: Pixels) -> float:
-    where = inside > 0
-    if where.sum() < _MIN_OVERLAP_PX:
-        return -1.0
-    x, y = (grey[where].astype(np.float64) for grey in (a, b))
-    x, y = x - x.mean(), y - y.mean()
-    return float((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum() + 1e-9))
 
 
 def _grey(rgb: Pixels) -> Pixels:

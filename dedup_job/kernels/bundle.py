@@ -4,6 +4,10 @@ Files: `embedder.tflite`, `model.keras`, `manifest.json`, `calibration.json`, `g
 manifest lists the SHA-256 and size of every other file; `model_id` names what is computed: the
 embedder's bytes, input size, blur and preprocessing version. Two bundles with one `model_id`
 produce the same embeddings, whatever else differs (calibration, measured quality).
+
+With a pair verifier (docs/adr/0027) there are `verifier.tflite`, `verifier.keras` and
+`score_calibration.json` too, and what is kept of a photo is its embedding and a picture of it: such a
+model_id differs from the one without.
 """
 
 import hashlib
@@ -14,18 +18,28 @@ from typing import Any
 
 from dedup_job.errors import ConfigError, ModelContractError, one_line
 from dedup_job.kernels.images import PREPROCESSING_VERSION
+from dedup_job.kernels.pictures import PICTURE_VERSION
 
 BUNDLE_FORMAT = 1
 EMBEDDER = "embedder.tflite"
 KERAS_MODEL = "model.keras"
 CALIBRATION = "calibration.json"
+VERIFIER = "verifier.tflite"
+VERIFIER_KERAS = "verifier.keras"
+SCORE_CALIBRATION = "score_calibration.json"
 GOLDEN = "golden.npz"
 MANIFEST = "manifest.json"
 # A bundle is tens of megabytes, its manifest kilobytes; anything far larger is a mistake or an attack.
 MAX_BUNDLE_BYTES = 500_000_000
 _MAX_MANIFEST_BYTES = 4_000_000
 # Files that are read whole.
-_MAX_FILE_BYTES = {CALIBRATION: 16_000_000, GOLDEN: 64_000_000}
+_MAX_FILE_BYTES = {
+    CALIBRATION: 16_000_000,
+    SCORE_CALIBRATION: 16_000_000,
+    GOLDEN: 64_000_000,
+}
+# What only trains and evaluates; executors are not sent it.
+_NOT_SHIPPED = {KERAS_MODEL, VERIFIER_KERAS}
 _MAX_DIM, _MAX_INPUT_PX = 8_192, 2_048
 
 
@@ -41,19 +55,40 @@ class Manifest:
     files: dict[str, dict[str, Any]]
     raw: dict[str, Any]
 
+    @property
+    def has_verifier(self) -> bool:
+        """Whether the bundle verifies pairs."""
+        return VERIFIER in self.files
 
-def compute_model_id(embedder_sha256: str, input_px: int, blur_sigma_px: float) -> str:
-    """SHA-256 (64 hex digits) over everything that decides an embedding."""
-    identity = json.dumps(
-        {
-            "embedder_sha256": embedder_sha256,
-            "input_px": int(input_px),
-            "blur_sigma_px": float(blur_sigma_px),
-            "preprocessing_version": PREPROCESSING_VERSION,
-        },
-        sort_keys=True,
-    )
-    return hashlib.sha256(identity.encode()).hexdigest()
+    @property
+    def verifier_id(self) -> str | None:
+        """SHA-256 (64 hex digits) of what decides a pair's score; None without a verifier."""
+        if not self.has_verifier:
+            return None
+        facts = [self.model_id, self.files[VERIFIER]["sha256"], self.raw.get("verifier")]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def compute_model_id(
+    embedder_sha256: str, input_px: int, blur_sigma_px: float, *, with_verifier: bool = False
+) -> str:
+    """SHA-256 (64 hex digits) over everything that decides what is kept of a photo.
+
+    Args:
+        embedder_sha256: of `embedder.tflite`.
+        input_px: side of the input square.
+        blur_sigma_px: see `kernels.images.prepare`.
+        with_verifier: whether a picture is kept beside the embedding; whichever verifier reads it.
+    """
+    identity = {
+        "embedder_sha256": embedder_sha256,
+        "input_px": int(input_px),
+        "blur_sigma_px": float(blur_sigma_px),
+        "preprocessing_version": PREPROCESSING_VERSION,
+        **({"picture_version": PICTURE_VERSION} if with_verifier else {}),
+    }
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_manifest(
@@ -76,7 +111,9 @@ def write_manifest(
     content = {
         **facts,
         "bundle_format": BUNDLE_FORMAT,
-        "model_id": compute_model_id(files[EMBEDDER]["sha256"], input_px, blur_sigma_px),
+        "model_id": compute_model_id(
+            files[EMBEDDER]["sha256"], input_px, blur_sigma_px, with_verifier=VERIFIER in files
+        ),
         "dim": dim,
         "input_px": input_px,
         "blur_sigma_px": blur_sigma_px,
@@ -178,11 +215,11 @@ def _check(directory: Path, manifest: Manifest) -> None:
     for name in (EMBEDDER, CALIBRATION, GOLDEN):
         if name not in manifest.files:
             raise ModelContractError(f"model bundle {directory}: {MANIFEST} does not list {name}")
-    # Executors on LiteRT are not sent the Keras model; whoever loads it asks for it by name.
+    # Executors on LiteRT are not sent the Keras models; whoever loads one asks for it by name.
     files = {
         name: fact
         for name, fact in manifest.files.items()
-        if name != KERAS_MODEL or (directory / name).exists()
+        if name not in _NOT_SHIPPED or (directory / name).exists()
     }
     _check_sizes(directory, files)
     for name, fact in files.items():
@@ -190,8 +227,16 @@ def _check(directory: Path, manifest: Manifest) -> None:
             raise ModelContractError(
                 f"model bundle {directory}: {name} was altered (SHA-256 differs)"
             )
+    if manifest.has_verifier and SCORE_CALIBRATION not in manifest.files:
+        raise ModelContractError(
+            f"model bundle {directory}: {MANIFEST} lists {VERIFIER} without {SCORE_CALIBRATION}; run "
+            "`model-training verifier`"
+        )
     expected = compute_model_id(
-        manifest.files[EMBEDDER]["sha256"], manifest.input_px, manifest.blur_sigma_px
+        manifest.files[EMBEDDER]["sha256"],
+        manifest.input_px,
+        manifest.blur_sigma_px,
+        with_verifier=manifest.has_verifier,
     )
     if expected != manifest.model_id:
         raise ModelContractError(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dedup_job.errors import ModelContractError
-from dedup_job.kernels.bundle import CALIBRATION
+from dedup_job.kernels.bundle import CALIBRATION, SCORE_CALIBRATION
 
 Floats = NDArray[np.float64]
 
@@ -156,28 +156,34 @@ def calibration_id_of(raw: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_calibration(bundle: Path, model_id: str | None = None) -> Calibration:
+def read_score_calibration(bundle: Path, model_id: str | None = None) -> Calibration:
+    """Read `score_calibration.json`: as `read_calibration`, with scores of the verifier for cosines."""
+    return read_calibration(bundle, model_id, SCORE_CALIBRATION)
+
+
+def read_calibration(
+    bundle: Path, model_id: str | None = None, name: str = CALIBRATION
+) -> Calibration:
     """Read `calibration.json` of a bundle directory.
 
     Args:
         bundle: directory of the bundle.
         model_id: when given, the model the calibration must belong to.
+        name: of the file.
 
     Raises:
         ModelContractError: missing, damaged, altered, or of another model.
     """
-    path = bundle / CALIBRATION
+    path = bundle / name
     try:
         calibration = parse_calibration(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise ModelContractError(f"model bundle {bundle} has no {CALIBRATION}") from None
+        raise ModelContractError(f"model bundle {bundle} has no {name}") from None
     except (OSError, ValueError) as error:
-        raise ModelContractError(
-            f"model bundle {bundle}: {CALIBRATION} is damaged ({error})"
-        ) from None
+        raise ModelContractError(f"model bundle {bundle}: {name} is damaged ({error})") from None
     if model_id is not None and calibration.model_id != model_id:
         raise ModelContractError(
-            f"model bundle {bundle}: {CALIBRATION} belongs to model {calibration.model_id[:12]}, "
+            f"model bundle {bundle}: {name} belongs to model {calibration.model_id[:12]}, "
             f"the bundle holds {model_id[:12]}; run `model-training calibrate`"
         )
     return calibration

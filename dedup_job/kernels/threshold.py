@@ -2,7 +2,9 @@
 
 True pairs grow with the number of photos, unrelated pairs with its square: the same cosine that is
 precise among a thousand photos is not among a million. So the threshold is solved in every run,
-from the calibrated false pairs F(t) and the pairs O(t) the run really found at or above t.
+from the calibrated false pairs F(t) and the pairs O(t) the run really found at or above t. The same rule
+serves scores of the pair verifier, with their own calibration: what is called a cosine here is then such a
+score.
 
 F(t) / O(t) <= 1 - target precision is the Benjamini-Hochberg rule written for a threshold, with
 the survival of unrelated pairs as p-value (Benjamini & Hochberg, JRSS B 57, 1995; in this form
@@ -24,6 +26,7 @@ GRID_STEPS = 1_000  # thresholds are whole thousandths
 _TOP = 999
 _LOWEST_FLOOR, _HIGHEST_FLOOR = 0.3, 0.97
 FLOOR_MARGIN = 0.02
+_LEAST_VERIFIED = 0.5
 # Generous on purpose: a catalog in which every photo has three true duplicates is a very full one.
 _GENEROUS_PAIRS_PER_CONTENT = 3.0
 _HOPELESS_PRECISION = 0.5
@@ -53,7 +56,7 @@ class ThresholdChoice:
     """A threshold and what may be expected of it.
 
     Attributes:
-        min_cosine: pairs at or above it are reported.
+        min_score: pairs at or above it are reported.
         expected_false_pairs: F at the threshold.
         expected_precision: 1 - F / pairs found, in [0, 1].
         expected_false_low: F with the lower limit of the unrelated tail.
@@ -63,7 +66,7 @@ class ThresholdChoice:
         note: plain sentences for the run's report; empty when there is nothing to say.
     """
 
-    min_cosine: float
+    min_score: float
     expected_false_pairs: float
     expected_precision: float
     expected_false_low: float
@@ -99,6 +102,7 @@ def solve_threshold(
     observed: Counts,
     target_precision: float,
     floor_cosine: float,
+    scale: str = "cosine",
 ) -> ThresholdChoice:
     """The lowest threshold, in thousandths, whose expected precision reaches the target.
 
@@ -108,6 +112,7 @@ def solve_threshold(
         observed: int64 (1001,) histogram of the pairs found, see `cosine_histogram`.
         target_precision: in (0, 1).
         floor_cosine: cosine from which pairs were searched; nothing is known below it.
+        scale: what the notes call the numbers: `cosine` or `score`.
     """
     first = min(int(np.ceil(round(floor_cosine * GRID_STEPS, 6))), _TOP)
     steps = np.arange(first, _TOP + 1)
@@ -116,7 +121,7 @@ def solve_threshold(
     allowed = (1.0 - target_precision) * np.maximum(n_observed, 1)
     met = np.flatnonzero(false <= allowed)
     step = int(steps[met[0]]) if len(met) else _TOP
-    return judge_threshold(calibration, size, observed, step / GRID_STEPS, target_precision)
+    return judge_threshold(calibration, size, observed, step / GRID_STEPS, target_precision, scale)
 
 
 def judge_threshold(
@@ -125,6 +130,7 @@ def judge_threshold(
     observed: Counts,
     min_cosine: float,
     target_precision: float,
+    scale: str = "cosine",
 ) -> ThresholdChoice:
     """What may be expected of a given threshold, solved or set by `--min-cosine`.
 
@@ -136,12 +142,12 @@ def judge_threshold(
     false = float(expected_false_pairs(calibration, size, min_cosine))
     low, high = calibration.unrelated_survival_interval(min_cosine)
     allowed = (1.0 - target_precision) * n_observed
-    thin = _thin_tail_note(calibration, size, min_cosine, allowed)
-    unmet = _unmet_note(false, look_alikes, allowed, min_cosine, target_precision)
+    thin = _thin_tail_note(calibration, size, min_cosine, allowed, scale)
+    unmet = _unmet_note(false, look_alikes, allowed, f"{scale} {min_cosine:g}", target_precision)
     most_false = size.n_comparisons * float(high) + look_alikes
-    unexplained = _unexplained_note(calibration, size, min_cosine, n_observed, most_false)
+    unexplained = _unexplained_note(calibration, size, min_cosine, n_observed, most_false, scale)
     return ThresholdChoice(
-        min_cosine=min_cosine,
+        min_score=min_cosine,
         expected_false_pairs=false,
         expected_precision=float(np.clip(1.0 - false / n_observed, 0.0, 1.0)),
         expected_false_low=size.n_comparisons * float(low) + look_alikes,
@@ -176,6 +182,23 @@ def search_floor(
     return round(float(np.clip(lowest - FLOOR_MARGIN, _LOWEST_FLOOR, _HIGHEST_FLOOR)), 3)
 
 
+def verify_floor(calibration: Calibration, size: CatalogSize, pairs_per_photo: float) -> float:
+    """Cosine from which pairs are worth verifying, in thousandths.
+
+    The lower it is, the fewer true pairs are lost to a low cosine, and the more unrelated ones are looked at:
+    their number sets it. Below `_LEAST_VERIFIED` there is nothing to gain.
+
+    Args:
+        calibration: of the cosines.
+        size: of the catalog.
+        pairs_per_photo: unrelated pairs that are looked at, a photo.
+    """
+    cosines = np.arange(round(_LEAST_VERIFIED * GRID_STEPS), _TOP + 1) / GRID_STEPS
+    looked_at = size.n_comparisons * calibration.unrelated_survival(cosines)
+    few = np.flatnonzero(looked_at <= pairs_per_photo * size.n_contents)
+    return round(float(cosines[few[0]] if len(few) else cosines[-1]), 3)
+
+
 def _generous_true_pairs(calibration: Calibration, size: CatalogSize, cosines: ArrayLike) -> Floats:
     most = _GENEROUS_PAIRS_PER_CONTENT * size.n_contents
     return most * calibration.true_survival(cosines)
@@ -191,19 +214,19 @@ def _at_or_above(observed: Counts) -> Counts:
 
 
 def _unmet_note(
-    false: float, look_alikes: float, allowed: float, min_cosine: float, target_precision: float
+    false: float, look_alikes: float, allowed: float, where: str, target_precision: float
 ) -> str:
     if false <= allowed:
         return ""
     cause = "look-alikes" if look_alikes > false / 2 else "unrelated photos"
     return (
-        f"A precision of {target_precision:g} is not expected at cosine {min_cosine:g}: "
+        f"A precision of {target_precision:g} is not expected at {where}: "
         f"{false:.3g} false pairs, mostly {cause}, where {allowed:.3g} are allowed."
     )
 
 
 def _thin_tail_note(
-    calibration: Calibration, size: CatalogSize, min_cosine: float, allowed: float
+    calibration: Calibration, size: CatalogSize, min_cosine: float, allowed: float, scale: str
 ) -> str:
     """Say so when counting alone cannot carry the promise.
 
@@ -217,7 +240,7 @@ def _thin_tail_note(
     return (
         f"The unrelated tail is thin: {size.n_comparisons:.3g} comparisons rest on "
         f"{calibration.n_unrelated:.3g} calibration pairs, of which about {counted:.2g} reach "
-        f"cosine {min_cosine:g}, so the expected false pairs are extrapolated."
+        f"{scale} {min_cosine:g}, so the expected false pairs are extrapolated."
     )
 
 
@@ -227,6 +250,7 @@ def _unexplained_note(
     min_cosine: float,
     n_observed: int,
     most_false: float,
+    scale: str,
 ) -> str:
     """Say so when a catalog unlike the calibration photos may have broken F(t) itself.
 
@@ -236,7 +260,7 @@ def _unexplained_note(
     if n_observed <= max(most, 1.0):
         return ""
     return (
-        f"{n_observed} pairs reach cosine {min_cosine:g} where the calibration explains at most "
+        f"{n_observed} pairs reach {scale} {min_cosine:g} where the calibration explains at most "
         f"{most:.3g}: either products repeat very often, or these photos are unlike those the "
         "model was calibrated on; look at a sample before trusting the precision."
     )

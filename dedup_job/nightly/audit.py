@@ -52,7 +52,7 @@ def audit_run(
         n_grouped=result.n_grouped_skus,
         recall=result.candidate_recall,
         n_trees=found.outcome.effort.n_trees,
-        min_cosine=result.min_cosine,
+        min_score=result.min_score,
         model_id=model_id,
         last=last_run(memory.base.facts) if memory.base else None,
         n_carried=found.n_carried_rows,

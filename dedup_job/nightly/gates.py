@@ -34,7 +34,7 @@ class LastRun:
     model_id: str
     n_rows: int
     n_grouped: int
-    min_cosine: float
+    min_score: float
     is_explicit: bool
 
 
@@ -51,7 +51,7 @@ class AuditFigures:
         n_grouped: rows of `duplicate_groups`.
         recall: measured candidate recall; None when unknown.
         n_trees: trees of the last search attempt.
-        min_cosine: the threshold.
+        min_score: the threshold.
         model_id: tonight's model.
         last: the last run, or None.
         n_carried: of `n_rows`, those that a delta does not mention; they were judged before, and
@@ -67,7 +67,7 @@ class AuditFigures:
     n_grouped: int
     recall: float | None
     n_trees: int
-    min_cosine: float
+    min_score: float
     model_id: str
     last: LastRun | None
     n_carried: int = 0
@@ -244,11 +244,11 @@ def _drifts(
             f"{now:.1%} of the rows are in groups, {then:.1%} in run {last.run_id} "
             f"(gates.max_grouped_share_change is {limit:.1%})"
         )
-    step, most = _distance(figures.min_cosine, last.min_cosine), config.gates.max_threshold_change
+    step, most = _distance(figures.min_score, last.min_score), config.gates.max_threshold_change
     is_solved = config.match.min_cosine is None and not last.is_explicit
     if is_solved and step > most:
         yield (
-            f"the threshold is {figures.min_cosine:.3f}, {last.min_cosine:.3f} in run "
+            f"the threshold is {figures.min_score:.3f}, {last.min_score:.3f} in run "
             f"{last.run_id} (gates.max_threshold_change is {most:g})"
         )
 
@@ -275,6 +275,6 @@ def last_run(facts: Mapping[str, object]) -> LastRun:
         model_id=str(facts["model_id"]),
         n_rows=int(str(facts["n_catalog_rows"])),
         n_grouped=int(str(facts["n_grouped_skus"])),
-        min_cosine=float(str(facts["min_cosine"])),
+        min_score=float(str(facts.get("min_score", facts["min_cosine"]))),
         is_explicit=facts["target_precision"] is None,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from dedup_job.config import JobConfig
 from dedup_job.errors import ConfigError, DedupError
@@ -76,8 +77,11 @@ class Memory:
             return None
         return self.catalog_images()
 
-    def carried(self, model_id: str, config: JobConfig) -> Carried | None:
-        """Scored pairs of the newest run, if tonight's model and search would score them alike."""
+    def carried(self, model_id: str, verifier_id: str | None, config: JobConfig) -> Carried | None:
+        """Scored pairs of the newest run, if tonight's model and search would find them alike.
+
+        What another verifier said of them is forgotten.
+        """
         search = self.state.facts.get("search") if self.state else None
         if self.state is None or not isinstance(search, dict):
             return None
@@ -89,6 +93,8 @@ class Memory:
             read_table(self.spark, find_table(self.warehouse, self.state, table.name))
             for table in (SEARCHED_CONTENTS, SCORED_PAIRS)
         )
+        if search.get("verifier") != verifier_id:
+            pairs = pairs.withColumn("score", F.lit(None).cast("float"))
         effort = SearchEffort(search["level"], search["n_trees"], search["fan_out"])
         return Carried(contents, pairs, search["kept_floor"], effort)
 

@@ -48,11 +48,30 @@ _PHOTOS_PER_CORE_AND_CHUNK = 12_000
 
 @dataclass(frozen=True)
 class Model:
-    """The bundle of a run, verified."""
+    """The bundle of a run, checked.
+
+    Attributes:
+        directory: where it lies.
+        manifest: its manifest.
+        calibration: of the cosines: by it candidates are searched.
+        scores: the calibration that threshold and probabilities go by: of the verifier's scores, or
+            `calibration` where the run verifies no pairs.
+    """
 
     directory: Path
     manifest: Manifest
     calibration: Calibration
+    scores: Calibration
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the run verifies candidate pairs."""
+        return self.scores is not self.calibration
+
+    @property
+    def verifier_id(self) -> str | None:
+        """What the scores of pairs come from; None: they are cosines."""
+        return self.manifest.verifier_id if self.verifies else None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from dedup_job.nightly.context import RunContext
 from dedup_job.nightly.faults import reach
 from dedup_job.nightly.journal import delete_staging
 from dedup_job.nightly.memory import Memory
+from dedup_job.nightly.photo_stage import Model
 from dedup_job.nightly.record import RunRecord
 from dedup_job.nightly.report_tables import (
     Findings,
@@ -53,7 +54,7 @@ def publish_run(
     record: RunRecord,
     context: RunContext,
     settings: Settings,
-    calibration: Calibration,
+    model: Model,
     memory: Memory,
     found: Findings,
     show: Callable[[], None],
@@ -67,6 +68,7 @@ def publish_run(
         LeaseLost: another run has taken the warehouse over; nothing is published.
         DedupError: rows were lost or doubled; nothing is published.
     """
+    calibration = model.scores
     store = EmbeddingStore(context.warehouse, calibration.model_id)
     with context.stage("reports"):
         is_newest = not settings.config.shadow and not _is_backfill(context, memory)
@@ -81,7 +83,7 @@ def publish_run(
     reach("after_audit")
 
     run_row = _run_row(context, settings, calibration, result)
-    record.facts = _facts(run_row, settings, found, staged.reviewed)
+    record.facts = _facts(run_row, settings, model, found, staged.reviewed)
     _measure(context, found, result, record)
     metrics = [{**asdict(metric), "run_id": context.run_id} for metric in context.metrics]
     reports[RUNS.name] = store_rows(context, [run_row], RUNS)
@@ -152,6 +154,7 @@ def _is_backfill(context: RunContext, memory: Memory) -> bool:
 def _facts(
     run_row: Mapping[str, object],
     settings: Settings,
+    model: Model,
     found: Findings,
     reviewed: ReviewedPrecision,
 ) -> dict[str, object]:
@@ -165,6 +168,7 @@ def _facts(
         "level": effort.level,
         "n_trees": effort.n_trees,
         "fan_out": effort.fan_out,
+        "verifier": model.verifier_id,
     }
     facts["photos"] = asdict(found.photo_counts)
     facts["reviewed"] = asdict(reviewed)
@@ -197,7 +201,9 @@ def _summarise(
         photos=counts,
         changes=_count(context, reports[GROUP_CHANGES.name], "change"),
         rejects_by_reason=_count(context, reports[REJECTED_IMAGES.name], "reason"),
-        min_cosine=threshold.min_cosine,
+        min_cosine=threshold.min_score if found.outcome.n_verified is None else found.floor_cosine,
+        min_score=threshold.min_score,
+        n_verified=found.outcome.n_verified,
         expected_precision=threshold.expected_precision,
         expected_false_pairs=threshold.expected_false_pairs,
         threshold_note=threshold.note,
@@ -258,7 +264,9 @@ def _measure(context: RunContext, found: Findings, result: RunResult, record: Ru
         context.measure("audit", f"gate_{gate['name']}", passed, "1")
     context.measure("embeddings", "photos_per_second", result.photos_per_s, "photos/s")
     context.measure("candidates", "search_floor", found.floor_cosine, "cosine")
-    context.measure("candidates", "min_cosine", threshold.min_cosine, "cosine")
+    context.measure("candidates", "min_cosine", result.min_cosine, "cosine")
+    context.measure("candidates", "min_score", result.min_score, "1")
+    context.measure("candidates", "verified_pairs", result.n_verified, "pairs")
     context.measure("candidates", "expected_false_pairs", threshold.expected_false_pairs, "pairs")
     context.measure("candidates", "expected_false_pairs_low", threshold.expected_false_low, "pairs")
     context.measure(
@@ -306,4 +314,5 @@ def _run_row(
         "n_groups": result.n_groups,
         "n_grouped_skus": result.n_grouped_skus,
         "version": VERSION,
+        "min_score": result.min_score,
     }

@@ -60,6 +60,8 @@ class RunResult:
     changes: dict[str, int]
     rejects_by_reason: dict[str, int]
     min_cosine: float
+    min_score: float
+    n_verified: int | None
     expected_precision: float
     expected_false_pairs: float
     threshold_note: str
@@ -94,7 +96,7 @@ class RunResult:
             f"{rows.rejected} rejected",
             f"  photos         {photos.fetched} fetched, {photos.not_modified} not modified, "
             f"{photos.remembered} remembered; {photos.embedded} contents embedded",
-            f"  threshold      cosine {self.min_cosine:.3f}; expected precision "
+            f"  threshold      {self._threshold()}; expected precision "
             f"{self.expected_precision:.3f} ({self.expected_false_pairs:.2g} false pairs)",
             f"  recall         {recall}",
             f"  result         {self.n_groups} groups of {self.n_grouped_skus} SKUs from "
@@ -125,6 +127,11 @@ class RunResult:
         run = "" if self.status == "published" else f" --run-id {self.run_id}"
         lines += [f"next: dedup-job show --warehouse {self.warehouse}{run}"]
         return "\n".join(lines)
+
+    def _threshold(self) -> str:
+        if self.n_verified is None:
+            return f"cosine {self.min_score:.3f}"
+        return f"score {self.min_score:.3f} ({self.n_verified} pairs verified)"
 
     def _changes(self) -> str:
         since = f"since run {self.base_run_id}" if self.base_run_id else "since ever (first run)"

@@ -115,6 +115,7 @@ class SearchOutcome:
         n_new_contents: contents that looked for pairs in the last attempt.
         n_carried_contents: contents whose pairs among themselves were carried over.
         carried: whether the last attempt carried pairs over.
+        n_verified: pairs that the verifier looked at tonight; None where scores are cosines.
     """
 
     pairs: DataFrame
@@ -128,6 +129,7 @@ class SearchOutcome:
     n_new_contents: int
     n_carried_contents: int
     carried: bool
+    n_verified: int | None = None
 
 
 def find_photo_pairs(
@@ -203,23 +205,25 @@ def _as_photo_pairs(blocks: pa.ChunkedArray, shas: pa.ChunkedArray, pairs: Pairs
             pc.if_else(in_order, i, j),
             pc.if_else(in_order, j, i),
             pa.array(pairs.cosine, pa.float32()),
+            pa.nulls(len(pairs.cosine), pa.float32()),
         ],
         schema=PHOTO_PAIRS.arrow,
     )
 
 
-def count_cosines(pairs: DataFrame) -> Counts:
-    """Histogram of the pairs' cosines in thousandths, as `kernels.threshold` takes it.
+def count_cosines(pairs: DataFrame, column: str = "cosine") -> Counts:
+    """Histogram of the pairs' cosines, or scores, in thousandths, as `kernels.threshold` takes it.
 
     Args:
         pairs: PHOTO_PAIRS; at most 1,001 rows are collected.
+        column: `cosine` or `score`.
 
     Returns:
-        int64 (1001,); cosines below 0 are left out.
+        int64 (1001,); values below 0, and pairs without one, are left out.
     """
-    step = F.least(F.floor(F.col("cosine").cast("double") * GRID_STEPS), F.lit(GRID_STEPS))
+    step = F.least(F.floor(F.col(column).cast("double") * GRID_STEPS), F.lit(GRID_STEPS))
     counts = np.zeros(GRID_STEPS + 1, dtype=np.int64)
-    for row in pairs.where(F.col("cosine") >= 0).groupBy(step.alias("step")).count().collect():
+    for row in pairs.where(F.col(column) >= 0).groupBy(step.alias("step")).count().collect():
         counts[row["step"]] = row["count"]
     return counts
 
@@ -272,8 +276,8 @@ def search_until_recall(
         kept = materialise(_find(contents, plan, config, effort, kept_at, reuse), PHOTO_PAIRS)
         pairs = kept.where(F.col("cosine") >= floor_cosine)
         threshold = solve_threshold(pairs)
-        estimate = measure_recall(contents, pairs, threshold.min_cosine, config)
-        history.append(SearchAttempt(effort, threshold.min_cosine, estimate))
+        estimate = measure_recall(contents, pairs, threshold.min_score, config)
+        history.append(SearchAttempt(effort, threshold.min_score, estimate))
         target_met = estimate.recall is None or estimate.recall >= config.target_recall
         # An exact search has nothing to raise: what it misses would be a defect.
         is_highest = effort.level >= config.max_effort or config.search == "exact"

@@ -42,7 +42,7 @@ def new_embeddings(photos: DataFrame) -> DataFrame:
     """One `IMAGE_EMBEDDINGS` row per content: copies that other tasks embedded are dropped.
 
     Args:
-        photos: `content_sha256` and `embedding` of PHOTOS.
+        photos: `content_sha256`, `embedding` and `picture` of PHOTOS.
     """
     embedded = photos.where("embedding IS NOT NULL")
     return embedded.dropDuplicates(["content_sha256"]).select(*IMAGE_EMBEDDINGS.column_names)

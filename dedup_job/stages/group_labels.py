@@ -38,7 +38,7 @@ from dedup_job.tables import (
 Array = npt.NDArray[Any]
 _MISSING_SHARE, _LEAST_GAP = 0.25, 0.001
 _PAIRS_PER_BUCKET = 100_000
-PAIR_COLUMNS = ["sku_id_a", "sku_id_b", "cosine", "match_type", "in_conflict", "decision"]
+PAIR_COLUMNS = ["sku_id_a", "sku_id_b", "score", "match_type", "in_conflict", "decision"]
 PRODUCT_COLUMNS = ["sku_id", "conflict"]
 _NO_PAIRS = PRODUCT_PAIRS.arrow.empty_table()
 _IDS = pa.large_string()  # a column of ids may pass 2 GB
@@ -52,26 +52,26 @@ class GroupRules:
     Attributes:
         chaining: the chaining rule, see `kernels.grouping`.
         order: the canonical order that ranks survivors.
-        min_cosine: the threshold of the pairs, at most 1.
+        min_score: the threshold of the pairs, at most 1.
         run_date: the date on which groups are born.
         n_conflict_columns: how many columns `--conflict` names.
     """
 
     chaining: Chaining
     order: tuple[OrderColumn, ...]
-    min_cosine: float
+    min_score: float
     run_date: date
     n_conflict_columns: int = 0
 
     @property
-    def missing_cosine(self) -> float:
+    def missing_score(self) -> float:
         """What a pair that did not match counts as in an average: a little below the threshold.
 
         Relative to the room above the threshold, so that it means the same for every model, and
         not the floor of the search, so that groups do not depend on how deep was searched.
         Measured in docs/adr/0008.
         """
-        return self.min_cosine - max(_MISSING_SHARE * (1.0 - self.min_cosine), _LEAST_GAP)
+        return self.min_score - max(_MISSING_SHARE * (1.0 - self.min_score), _LEAST_GAP)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Matches:
         sku_ids: large_string (n,).
         a: int64 (m,).
         b: int64 (m,).
-        score: float32 (m,), the cosine; MUST_LINK where people called the two the same.
+        score: float32 (m,); MUST_LINK where people called the two the same.
         is_exact: bool (m,), whether the two share a photo file.
         is_near: bool (m,), whether they match by likeness alone.
         cannot_link: bool (m,), whether the two may not end in one group.
@@ -144,7 +144,7 @@ def number_products(
         sku_ids,
         a,
         b,
-        score=np.where(is_same, np.float32(MUST_LINK), table["cosine"].to_numpy()),
+        score=np.where(is_same, np.float32(MUST_LINK), table["score"].to_numpy()),
         is_exact=table["is_exact"].to_numpy(),
         is_near=table["is_near"].to_numpy(),
         cannot_link=conflicts | is_apart,
@@ -161,7 +161,7 @@ def _slim(part: pa.Table) -> pa.Table:
         {
             "sku_id_a": part["sku_id_a"].cast(_IDS),
             "sku_id_b": part["sku_id_b"].cast(_IDS),
-            "cosine": part["cosine"],
+            "score": part["score"],
             "is_exact": says("match_type", "exact"),
             "is_near": says("match_type", "near"),
             "in_conflict": part["in_conflict"],
@@ -176,7 +176,7 @@ def _apart(decided: pa.Table | None) -> pa.Table:
     if decided is None:
         return _NO_PAIRS
     apart = decided.filter(pc.equal(decided["decision"], "different"))
-    nothing = {"cosine": 0.0, "match_type": "", "in_conflict": False}
+    nothing = {"score": 0.0, "match_type": "", "in_conflict": False}
     fields = [PRODUCT_PAIRS.arrow.field(name) for name in PAIR_COLUMNS]
     columns = [
         pa.repeat(pa.scalar(nothing[field.name], field.type), apart.num_rows)
@@ -237,8 +237,8 @@ def find_open(matches: Matches, rules: GroupRules) -> tuple[Array, Array]:
         len(matches.sku_ids),
         Edges(a[together], b[together], matches.score[together]),
         chaining=rules.chaining,
-        threshold=rules.min_cosine,
-        floor=rules.missing_cosine,
+        threshold=rules.min_score,
+        floor=rules.missing_score,
         cannot_link=np.c_[a, b][~together],
         traits=matches.traits,
     )
@@ -291,8 +291,8 @@ def refine(pairs: pa.Table, rules: GroupRules) -> pa.Table:
         len(nodes),
         Edges(a[together], b[together], pairs["score"].to_numpy()[together]),
         chaining=rules.chaining,
-        threshold=rules.min_cosine,
-        floor=rules.missing_cosine,
+        threshold=rules.min_score,
+        floor=rules.missing_score,
         cannot_link=np.c_[a, b][~together],
         traits=traits,
     )

@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from dedup_job.kernels.neighbours import Indices, Vectors, pair_cosines
 from dedup_job.kernels.ranking import Candidate, OrderColumn, rank_survivors
@@ -52,7 +51,7 @@ def group_products(
         contents: CONTENTS.
         rules: the canonical order.
     """
-    pairs = placed_pairs.withColumn("score", F.col("cosine")).select(*GROUPED_PAIRS.column_names)
+    pairs = placed_pairs.select(*GROUPED_PAIRS.column_names)
     photos = _photos_of_members(members, products, photo_rows, contents)
     n_partitions = 1 + n_members // _MEMBERS_PER_PARTITION
     task = partial(_describe_partition, rules=rules)

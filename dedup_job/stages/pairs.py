@@ -28,21 +28,21 @@ def match_products(
     photo_rows: DataFrame,
     photo_pairs: DataFrame,
     *,
-    min_cosine: float,
+    min_score: float,
     sku_match: SkuMatch,
     decided: DataFrame | None = None,
 ) -> DataFrame:
     """Pairs of products of one block that show the same photo, or photos at or above the threshold.
 
     Every pair of photos counts once: two products that share a content, and every photo pair at or
-    above `min_cosine`. A content that 20 products share makes 190 pairs; placeholders, which would
+    above `min_score`. A content that 20 products share makes 190 pairs; placeholders, which would
     make millions, are no longer in `photo_rows`.
 
     Args:
         products: PRODUCTS, of the same rows.
         photo_rows: PHOTO_ROWS.
-        photo_pairs: PHOTO_PAIRS, down to a floor at or below `min_cosine`.
-        min_cosine: the threshold.
+        photo_pairs: PHOTO_PAIRS with scores, down to a floor at or below `min_score`.
+        min_score: the threshold.
         sku_match: `any` photo pair; `main`: the products' main photos must match each other;
             `majority`: more than half of the photos of the product that has fewer must match (of
             both, where they have equally many).
@@ -50,19 +50,21 @@ def match_products(
 
     Returns:
         PRODUCT_PAIRS. The best photo pair is an exact copy where there is one, else the pair of
-        highest cosine; among equals, photos of the representing SKU, then the smallest SKU and URI.
+        highest score; among equals, of highest cosine, photos of the representing SKU, then the smallest
+        SKU and URI.
     """
     ends = _photo_ends(products, photo_rows)
     pairs = (
         _same_content(ends)
-        .unionByName(_near(ends, photo_pairs.where(F.col("cosine") >= min_cosine)))
+        .unionByName(_near(ends, photo_pairs.where(F.col("score") >= min_score)))
         .groupBy(F.col("a.sku_id").alias("sku_id_a"), F.col("b.sku_id").alias("sku_id_b"))
         .agg(
             F.count("*").cast("int").alias("n_matching_photos"),
-            # Smallest first: exact (near = false), then the highest cosine, then the photos.
+            # Smallest first: exact (near = false), then the highest score, then the photos.
             F.min(
                 F.struct(
                     "near",
+                    (-F.col("score")).alias("score_distance"),
                     (-F.col("cosine")).alias("distance"),
                     F.col("a.photo").alias("a"),
                     F.col("b.photo").alias("b"),
@@ -79,6 +81,7 @@ def match_products(
         "uri_key_a": F.col("best.a.uri_key"),
         "uri_key_b": F.col("best.b.uri_key"),
         "cosine": -F.col("best.distance"),
+        "score": -F.col("best.score_distance"),
         "match_type": F.when(F.col("best.near"), "near").otherwise("exact"),
         "in_conflict": _differ(F.col("conflict_a"), F.col("conflict_b")),
     }
@@ -196,7 +199,13 @@ def _same_content(ends: DataFrame) -> DataFrame:
     return (
         a.join(b, ["block", "content_sha256"])
         .where(F.col("a.sku_id") < F.col("b.sku_id"))
-        .select("a", "b", F.lit(1.0).cast("float").alias("cosine"), F.lit(False).alias("near"))
+        .select(
+            "a",
+            "b",
+            F.lit(1.0).cast("float").alias("cosine"),
+            F.lit(1.0).cast("float").alias("score"),
+            F.lit(False).alias("near"),
+        )
     )
 
 
@@ -214,6 +223,7 @@ def _near(ends: DataFrame, photo_pairs: DataFrame) -> DataFrame:
             F.when(in_order, F.col("left")).otherwise(F.col("right")).alias("a"),
             F.when(in_order, F.col("right")).otherwise(F.col("left")).alias("b"),
             "cosine",
+            "score",
             F.lit(True).alias("near"),
         )
     )

@@ -21,6 +21,7 @@ import pyarrow as pa
 from dedup_job.errors import ImageRejected, RejectReason
 from dedup_job.kernels.images import Pixels, Prepared
 from dedup_job.kernels.model import Embedder
+from dedup_job.kernels.pictures import pack_picture
 from dedup_job.kernels.validators import Fetched, Validator
 from dedup_job.tables import PHOTO_REQUESTS, PHOTOS
 
@@ -95,6 +96,7 @@ class Photo:
     checked_on: date | None = None  # in this run
     pixels: Pixels | None = None
     embedding: Any = None
+    picture: bytes | None = None  # of a photo with an embedding, where pairs are verified
 
     @property
     def outcome(self) -> Outcome:
@@ -281,9 +283,11 @@ def _embed(photos: list[Photo], embedder: Embedder, reader: _Reader) -> list[Pho
             np.stack([photo.pixels for photo in new.values() if photo.pixels is not None])
         )
         for photo, vector in zip(new.values(), vectors, strict=True):
-            photo.pixels = None
+            pixels, photo.pixels = photo.pixels, None
             if np.isfinite(vector).all():
                 photo.embedding = vector
+                if embedder.manifest.has_verifier and pixels is not None:
+                    photo.picture = pack_picture(pixels)
             else:
                 what = "the model gave no finite vector for this photo"
                 photo.reject(RejectReason.BAD_EMBEDDING, what)

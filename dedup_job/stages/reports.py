@@ -122,7 +122,7 @@ def _fill_probability(
     batches: Iterator[pa.RecordBatch], calibration: Calibration
 ) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        probability = calibration.match_probability(batch.column("cosine").to_numpy())
+        probability = calibration.match_probability(batch.column("score").to_numpy())
         exact = batch.column("match_type").to_numpy(zero_copy_only=False) == "exact"
         probability[exact] = 1.0
         columns = {name: batch.column(name) for name in DUPLICATE_PAIRS.column_names}

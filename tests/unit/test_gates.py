@@ -32,7 +32,7 @@ GOOD = AuditFigures(
     n_grouped=200,
     recall=0.995,
     n_trees=64,
-    min_cosine=0.8,
+    min_score=0.8,
     model_id="m1",
     last=LAST,
 )
@@ -62,7 +62,7 @@ def test_a_good_night_breaks_no_gate_and_every_gate_is_judged():
         ({"n_rows": 799, "n_grouped": 160}, "row_drop", ["799", "1000", LAST.run_id]),
         ({"n_grouped": 301}, "drift", ["30.1%", "20.0%", LAST.run_id]),
         ({"n_grouped": 99}, "drift", ["9.9%", "20.0%"]),
-        ({"min_cosine": 0.851}, "drift", ["0.851", "0.800", LAST.run_id]),
+        ({"min_score": 0.851}, "drift", ["0.851", "0.800", LAST.run_id]),
         ({"recall": 0.97}, "recall", ["0.970", "0.99", "candidates.n_trees=128"]),
         ({"n_usable": 0}, "no_photo", ["none of the 1000", "not_found", "--image-root"]),
     ],
@@ -82,8 +82,8 @@ def test_a_broken_gate_names_its_figures(changes, gate, words):
         {"n_grouped": 300},
         {"n_grouped": 100},
         {"n_grouped": 400, "last": replace(LAST, n_grouped=300)},
-        {"min_cosine": 0.85},
-        {"min_cosine": 0.75},
+        {"min_score": 0.85},
+        {"min_score": 0.75},
         {"recall": 0.99},
         {"n_usable": 1},
     ],
@@ -124,9 +124,9 @@ def test_drift_is_not_judged_against_another_model_or_in_a_small_catalog():
 
 def test_an_explicit_threshold_does_not_drift_but_the_share_does():
     explicit = JobConfig(match={"min_cosine": 0.95})
-    assert broken(explicit, min_cosine=0.95) == set()
-    assert broken(min_cosine=0.95, last=replace(LAST, is_explicit=True)) == set()
-    assert broken(explicit, min_cosine=0.95, n_grouped=400) == {"drift"}
+    assert broken(explicit, min_score=0.95) == set()
+    assert broken(min_score=0.95, last=replace(LAST, is_explicit=True)) == set()
+    assert broken(explicit, min_score=0.95, n_grouped=400) == {"drift"}
 
 
 def test_unknown_recall_holds_nothing_back():

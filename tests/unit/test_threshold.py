@@ -52,10 +52,10 @@ def test_the_promised_precision_holds_in_simulated_catalogs(n, target):
         true, false = simulate(size, 0.3, floor, np.random.default_rng(seed))
         observed = cosine_histogram(np.concatenate([true, false]))
         choice = solve_threshold(CALIBRATION, size, observed, target, floor)
-        n_false += (false >= choice.min_cosine).sum()
-        n_reported += (false >= choice.min_cosine).sum() + (true >= choice.min_cosine).sum()
+        n_false += (false >= choice.min_score).sum()
+        n_reported += (false >= choice.min_score).sum() + (true >= choice.min_score).sum()
         assert choice.target_met
-        assert choice.min_cosine > U
+        assert choice.min_score > U
         assert choice.expected_precision >= target
     assert n_reported > 100
     # Three standard deviations of the count are allowed; the target must not be met by far either.
@@ -71,7 +71,7 @@ def test_a_catalog_without_duplicates_rarely_reports_any():
     for seed in range(100):
         _, false = simulate(size, 0.0, floor, np.random.default_rng(seed))
         choice = solve_threshold(CALIBRATION, size, cosine_histogram(false), 0.97, floor)
-        n_catalogs_with_pairs += (false >= choice.min_cosine).any()
+        n_catalogs_with_pairs += (false >= choice.min_score).any()
     assert n_catalogs_with_pairs <= 10  # 3 expected
 
 
@@ -87,7 +87,7 @@ def test_threshold_and_floor_rise_with_the_catalog(n, share):
         )
         observed = -np.diff(np.round(expected).astype(np.int64), append=0)
         choice = solve_threshold(CALIBRATION, size, observed, 0.97, floors[-1])
-        thresholds.append(choice.min_cosine)
+        thresholds.append(choice.min_score)
     assert floors[0] <= floors[1]
     assert thresholds[0] <= thresholds[1]
 
@@ -97,7 +97,7 @@ def test_a_higher_target_gives_a_higher_threshold():
     true, false = simulate(size, 0.3, 0.5, np.random.default_rng(0))
     observed = cosine_histogram(np.concatenate([true, false]))
     chosen = [
-        solve_threshold(CALIBRATION, size, observed, p, 0.5).min_cosine for p in (0.8, 0.9, 0.97)
+        solve_threshold(CALIBRATION, size, observed, p, 0.5).min_score for p in (0.8, 0.9, 0.97)
     ]
     assert chosen == sorted(set(chosen))
 
@@ -105,7 +105,7 @@ def test_a_higher_target_gives_a_higher_threshold():
 def test_without_any_pair_the_prior_alone_decides():
     size = catalog(5_000, look_alikes=0.0)
     choice = solve_threshold(CALIBRATION, size, NO_PAIRS, 0.97, 0.5)
-    one_step_lower = choice.min_cosine - 0.001
+    one_step_lower = choice.min_score - 0.001
     assert choice.expected_false_pairs <= 0.03
     assert float(expected_false_pairs(CALIBRATION, size, one_step_lower)) > 0.03
 
@@ -117,7 +117,7 @@ def test_when_no_threshold_can_keep_the_promise_it_is_the_highest_and_says_why()
     )
     observed = cosine_histogram([0.9] * 50)
     choice = solve_threshold(parse_calibration(raw), catalog(1_000, 1.0), observed, 0.97, 0.5)
-    assert choice.min_cosine == 0.999
+    assert choice.min_score == 0.999
     assert not choice.target_met
     assert "mostly look-alikes" in choice.note
 
@@ -158,7 +158,7 @@ def test_the_floor_lies_below_every_threshold_worth_solving():
         true, false = simulate(size, 3.0, max(floor, U), np.random.default_rng(1))
         observed = cosine_histogram(np.concatenate([true, false]))
         choice = solve_threshold(CALIBRATION, size, observed, 0.8, floor)
-        assert floor + FLOOR_MARGIN / 2 < choice.min_cosine
+        assert floor + FLOOR_MARGIN / 2 < choice.min_score
 
 
 def test_the_floor_follows_an_explicit_threshold_and_keeps_its_bounds():

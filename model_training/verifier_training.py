@@ -1,0 +1,179 @@
+"""Train the pair verifier on pairs drawn as it goes.
+
+Drawing a pair costs about as much as learning from it once, so each is learned from a few times: a reservoir
+holds the last ones drawn, and batches are drawn from it.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from dedup_job.errors import DedupError
+from dedup_job.kernels.images import Pixels
+from model_training.config import ExperimentConfig, VerifierConfig
+from model_training.data import PhotoSet
+from model_training.verifier_network import build_verifier
+from model_training.verifier_pairs import PAIRS_PER_PART, PairSet, draw_pairs
+
+CHECKPOINT = "verifier.keras"
+PROGRESS = "verifier.json"
+_REPORT_EVERY = 50
+
+
+class Reservoir:
+    """The last pairs drawn, frame by frame.
+
+    Args:
+        n_parts: how many parts it holds.
+    """
+
+    def __init__(self, n_parts: int) -> None:
+        self._n_parts = n_parts
+        self._parts: list[PairSet] = []
+
+    def add(self, part: PairSet) -> None:
+        """Take in a part; the oldest one leaves where the reservoir is full."""
+        self._parts = [*self._parts, part][-self._n_parts :]
+
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[Pixels, np.ndarray]:
+        """Frames uint8 (n, size, size, PAIR_CHANNELS), and float32 (n,), 1 where one product."""
+        parts = rng.integers(0, len(self._parts), n)
+        frames, labels = [], []
+        for part in (self._parts[i] for i in parts):
+            pair, side = int(rng.integers(len(part.same))), int(rng.integers(2))
+            frames.append(part.frames[pair, side])
+            labels.append(part.same[pair])
+        return np.stack(frames), np.array(labels, np.float32)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a training goes: `steps` in all, a new part of pairs every `steps_per_part`."""
+
+    n_parts: int
+    steps_per_part: int
+
+    @property
+    def steps(self) -> int:
+        """Batches in all."""
+        return self.n_parts * self.steps_per_part
+
+
+def plan_schedule(config: VerifierConfig) -> Schedule:
+    """Each frame of a pair is learned from `uses` times on average."""
+    n_parts = max(1, -(-config.pairs // PAIRS_PER_PART))
+    per_part = max(1, round(2 * PAIRS_PER_PART * config.uses / config.batch))
+    return Schedule(n_parts, per_part)
+
+
+class VerifierTrainer:
+    """Holds the network and its optimizer.
+
+    Args:
+        config: of the experiment.
+        run_dir: the checkpoint lies here.
+        resume: continue from it, if there is one.
+    """
+
+    def __init__(self, config: ExperimentConfig, run_dir: Path, *, resume: bool = False) -> None:
+        keras.utils.set_random_seed(config.training.seed)
+        self.config = config
+        self.schedule = plan_schedule(config.verifier)
+        self.step = 0
+        self._run_dir = run_dir
+        if resume and (run_dir / CHECKPOINT).is_file():
+            self.model = keras.models.load_model(run_dir / CHECKPOINT)
+            self.step = int(json.loads((run_dir / PROGRESS).read_text())["step"])
+            return
+        self.model = build_verifier(config.network.input_px, config.training.precision)
+        optimizer = keras.optimizers.AdamW(
+            learning_rate=_schedule_rate(config.verifier, self.schedule.steps),
+            weight_decay=config.training.weight_decay,
+            global_clipnorm=config.training.clip_norm,
+            use_ema=True,
+            ema_momentum=config.verifier.ema_decay,
+        )
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        self.model.compile(optimizer=optimizer, loss=vote_loss)
+
+    def save(self) -> None:
+        """Write the checkpoint; a kill at any time leaves the old or the new one."""
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+        temporary = self._run_dir / "verifier.tmp.keras"
+        self.model.save(temporary)
+        (self._run_dir / PROGRESS).write_text(json.dumps({"step": self.step}))
+        temporary.replace(self._run_dir / CHECKPOINT)
+
+    def finished(self) -> Any:
+        """The network with the averaged weights, its norms settled by use."""
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        return self.model
+
+
+def vote_loss(y_true: Any, votes: Any) -> Any:
+    """Binary cross-entropy of the votes' sum."""
+    log_odds = ops.sum(votes, axis=-1, keepdims=True)
+    return keras.losses.binary_crossentropy(y_true, log_odds, from_logits=True)
+
+
+def train_verifier(
+    trainer: VerifierTrainer,
+    photos: PhotoSet,
+    neighbours: np.ndarray,
+    *,
+    report: Callable[[str], None] = print,
+) -> Any:
+    """Train to the end of the schedule, with checkpoints; returns the network.
+
+    Raises:
+        DedupError: the loss was not finite.
+    """
+    config, plan = trainer.config, trainer.schedule
+    rng = np.random.default_rng([config.training.seed, trainer.step])
+    reservoir = Reservoir(config.verifier.reservoir_parts)
+    left = plan.n_parts - trainer.step // plan.steps_per_part
+    # A resumed training has lost its reservoir: it draws other pairs than it would have drawn.
+    seed = config.training.seed + 7 * trainer.step
+    saved, since, losses = time.monotonic(), time.monotonic(), []
+    for part in draw_pairs(
+        photos, config, neighbours, left * PAIRS_PER_PART, seed, config.verifier.processes
+    ):
+        reservoir.add(part)
+        for _ in range(plan.steps_per_part):
+            frames, same = reservoir.draw(rng, config.verifier.batch)
+            loss = float(trainer.model.train_on_batch(frames.astype(np.float32), same[:, None]))
+            if not math.isfinite(loss):
+                raise DedupError("the loss is not finite; lower verifier.learning_rate")
+            losses.append(loss)
+            trainer.step += 1
+            if trainer.step % _REPORT_EVERY == 0:
+                speed = len(losses) * config.verifier.batch / (time.monotonic() - since)
+                report(
+                    f"verifier step {trainer.step} of {plan.steps}: loss {np.mean(losses):.4f}, "
+                    f"{speed:.0f} frames/s"
+                )
+                since, losses = time.monotonic(), []
+        if time.monotonic() - saved > config.training.checkpoint_every_s:
+            trainer.save()
+            saved = time.monotonic()
+    trainer.save()
+    return trainer.finished()
+
+
+def _schedule_rate(config: VerifierConfig, steps: int) -> Any:
+    warm = min(100, max(1, steps // 10))
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=config.learning_rate / 100,
+        decay_steps=max(1, steps - warm),
+        alpha=0.0,
+        warmup_target=config.learning_rate,
+        warmup_steps=warm,
+    )
