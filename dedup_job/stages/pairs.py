@@ -152,6 +152,7 @@ def _said_pair(
         **{f"{name}_{end}": photo[name] for name in _PLACES for end, photo in (("a", a), ("b", b))},
         "n_matching_photos": 0,
         "cosine": 1.0 if a["content_sha256"] == b["content_sha256"] else cosine,
+        "score": 1.0 if a["content_sha256"] == b["content_sha256"] else cosine,
         "match_type": "decision",
         "in_conflict": any(x != y and None not in (x, y) for x, y in zip(*values, strict=True)),
         "decision": "same",
