@@ -169,7 +169,8 @@ CREATE OR REPLACE EXTERNAL TABLE dedup.runs (
   n_pairs INT64,
   n_groups INT64,
   n_grouped_skus INT64,
-  version STRING
+  version STRING,
+  min_score FLOAT64
 )
 WITH PARTITION COLUMNS (run_date DATE)
 OPTIONS (

@@ -164,6 +164,7 @@ CREATE TABLE IF NOT EXISTS hive.dedup.runs (
   n_groups BIGINT,
   n_grouped_skus BIGINT,
   version VARCHAR,
+  min_score DOUBLE,
   run_date DATE
 ) WITH (
   format = 'PARQUET',

@@ -133,7 +133,7 @@ def expected(warehouse):
                 r["sku_id_a"],
                 r["sku_id_b"],
                 r["match_probability"],
-                r["score"] - run["min_cosine"],
+                r["score"] - run["min_score"],
             )
             for r in sorted(pairs, key=lambda r: (r["match_probability"], r["sku_id_a"]))
             if r["decision"] is None
