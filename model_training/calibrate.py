@@ -75,8 +75,19 @@ def calibrate(vectors: np.ndarray, held_out: ValidationSet, model_id: str) -> di
         ConfigError: no two held-out products are unrelated.
         GateError: nearly all of them have one embedding.
     """
+    a, b, _, _ = pair_labels(held_out)
+    return calibrate_scores((vectors @ vectors.T)[a, b], held_out, model_id)
+
+
+def calibrate_scores(cosine: np.ndarray, held_out: ValidationSet, model_id: str) -> dict[str, Any]:
+    """As `calibrate`, of scores in place of cosines.
+
+    Args:
+        cosine: float (p,), of every pair that `pair_labels` names, in its order.
+        held_out: as of `calibrate`.
+        model_id: of the bundle.
+    """
     a, b, same, hard = pair_labels(held_out)
-    cosine = (vectors @ vectors.T)[a, b]
     sources = unrelated_by_source(cosine, a, b, same | hard, held_out)
     content = {
         "format": CALIBRATION_FORMAT,

@@ -94,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, required=True)
     _add_export(export)
     export.set_defaults(run=_export)
+    verifier = commands.add_parser("verifier", help="train a pair verifier for a bundle")
+    _add_data(verifier)
+    verifier.add_argument("--bundle", type=Path, required=True, help="gets the verifier")
+    verifier.add_argument("--run-dir", type=Path, required=True, help="checkpoint")
+    verifier.add_argument("--resume", action="store_true", help="continue from the checkpoint")
+    _add_export(verifier)
+    verifier.set_defaults(run=_verifier)
     calibration = commands.add_parser("calibrate", help="measure a bundle's calibration again")
     _add_data(calibration)
     calibration.add_argument("--bundle", type=Path, required=True)
@@ -289,6 +296,30 @@ def _export_run(
     facts = {"bundle": str(options.out), "model_id": manifest.model_id, **manifest.raw["quality"]}
     print(json.dumps(facts, indent=1))
     return manifest
+
+
+def _verifier(options: argparse.Namespace) -> None:
+    from model_training.config import load_config
+    from model_training.make_verifier import make_verifier
+    from model_training.outputs import check_bundle, prepare_run_dir
+    from model_training.verifier_training import CHECKPOINT
+
+    check_bundle("--bundle", options.bundle)
+    prepare_run_dir(options.run_dir, CHECKPOINT, resume=options.resume)
+    training, held_out = _read_split(options)
+    manifest = make_verifier(
+        options.bundle.resolve(),
+        training,
+        held_out,
+        load_config(options.config),
+        options.run_dir,
+        resume=options.resume,
+        command=options.command_line,
+        max_int8_loss=options.max_int8_loss,
+        report=_report,
+    )
+    facts = {"bundle": str(options.bundle), "model_id": manifest.model_id}
+    print(json.dumps({**facts, **manifest.raw["verifier"]["quality"]}, indent=1))
 
 
 def _calibrate(options: argparse.Namespace) -> None:

@@ -4,7 +4,6 @@ Drawing a pair costs about as much as learning from it once, so each is learned 
 holds the last ones drawn, and batches are drawn from it.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -16,16 +15,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from dedup_job.errors import DedupError
+from dedup_job.errors import ConfigError, DedupError
 from dedup_job.kernels.images import Pixels
 from model_training.config import ExperimentConfig, VerifierConfig
 from model_training.data import PhotoSet
 from model_training.verifier_network import build_verifier
 from model_training.verifier_pairs import PAIRS_PER_PART, PairSet, draw_pairs
 
-CHECKPOINT = "verifier.keras"
-PROGRESS = "verifier.json"
+CHECKPOINT = "verifier.npz"
 _REPORT_EVERY = 50
+_WARMUP_STEPS = 100
 
 
 class Reservoir:
@@ -75,12 +74,15 @@ def plan_schedule(config: VerifierConfig) -> Schedule:
 
 
 class VerifierTrainer:
-    """Holds the network and its optimizer.
+    """Holds the network, its moving average and its optimizer.
 
     Args:
         config: of the experiment.
         run_dir: the checkpoint lies here.
         resume: continue from it, if there is one.
+
+    Raises:
+        ConfigError: the checkpoint is of another network.
     """
 
     def __init__(self, config: ExperimentConfig, run_dir: Path, *, resume: bool = False) -> None:
@@ -89,33 +91,65 @@ class VerifierTrainer:
         self.schedule = plan_schedule(config.verifier)
         self.step = 0
         self._run_dir = run_dir
-        if resume and (run_dir / CHECKPOINT).is_file():
-            self.model = keras.models.load_model(run_dir / CHECKPOINT)
-            self.step = int(json.loads((run_dir / PROGRESS).read_text())["step"])
-            return
         self.model = build_verifier(config.network.input_px, config.training.precision)
-        optimizer = keras.optimizers.AdamW(
-            learning_rate=_schedule_rate(config.verifier, self.schedule.steps),
+        self._optimizer = keras.optimizers.AdamW(
             weight_decay=config.training.weight_decay,
             global_clipnorm=config.training.clip_norm,
             use_ema=True,
             ema_momentum=config.verifier.ema_decay,
         )
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        self.model.compile(optimizer=optimizer, loss=vote_loss)
+        self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        self._optimizer.build(self.model.trainable_variables)
+        self.model.compile(optimizer=self._optimizer, loss=vote_loss)
+        if resume and (run_dir / CHECKPOINT).is_file():
+            self._restore()
+
+    def train_on(self, frames: Pixels, same: np.ndarray) -> float:
+        """Learn from one batch; returns the loss.
+
+        Args:
+            frames: uint8 (n, size, size, PAIR_CHANNELS).
+            same: float32 (n,), 1 where one product.
+
+        Raises:
+            DedupError: the loss is not finite.
+        """
+        share = self.step / self.schedule.steps
+        self._optimizer.learning_rate = scheduled_rate(self.config.verifier, self.step, share)
+        loss = float(self.model.train_on_batch(frames.astype(np.float32), same[:, None]))
+        if not math.isfinite(loss):
+            raise DedupError(f"the loss is {loss}; lower verifier.learning_rate")
+        self.step += 1
+        return loss
 
     def save(self) -> None:
         """Write the checkpoint; a kill at any time leaves the old or the new one."""
         self._run_dir.mkdir(parents=True, exist_ok=True)
-        temporary = self._run_dir / "verifier.tmp.keras"
-        self.model.save(temporary)
-        (self._run_dir / PROGRESS).write_text(json.dumps({"step": self.step}))
+        temporary = self._run_dir / "verifier.tmp.npz"
+        state = {name: ops.convert_to_numpy(v) for name, v in self._variables().items()}
+        np.savez(temporary, step=np.array(self.step), **state)
         temporary.replace(self._run_dir / CHECKPOINT)
 
     def finished(self) -> Any:
-        """The network with the averaged weights, its norms settled by use."""
-        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
-        return self.model
+        """The network in float32 with the averaged weights."""
+        network = build_verifier(self.config.network.input_px)
+        self._optimizer.finalize_variable_values(self.model.trainable_variables)
+        network.set_weights(self.model.get_weights())
+        return network
+
+    def _variables(self) -> dict[str, Any]:
+        groups = {"model": self.model.weights, "optimizer": self._optimizer.variables}
+        return {f"{g}_{i}": v for g, variables in groups.items() for i, v in enumerate(variables)}
+
+    def _restore(self) -> None:
+        path = self._run_dir / CHECKPOINT
+        with np.load(path, allow_pickle=False) as state:
+            try:
+                for name, variable in self._variables().items():
+                    variable.assign(state[name])
+            except (KeyError, ValueError):
+                raise ConfigError(f"--resume: {path} is of another network") from None
+            self.step = int(state["step"])
 
 
 def vote_loss(y_true: Any, votes: Any) -> Any:
@@ -142,18 +176,14 @@ def train_verifier(
     left = plan.n_parts - trainer.step // plan.steps_per_part
     # A resumed training has lost its reservoir: it draws other pairs than it would have drawn.
     seed = config.training.seed + 7 * trainer.step
-    saved, since, losses = time.monotonic(), time.monotonic(), []
+    saved = since = time.monotonic()
+    losses: list[float] = []
     for part in draw_pairs(
         photos, config, neighbours, left * PAIRS_PER_PART, seed, config.verifier.processes
     ):
         reservoir.add(part)
         for _ in range(plan.steps_per_part):
-            frames, same = reservoir.draw(rng, config.verifier.batch)
-            loss = float(trainer.model.train_on_batch(frames.astype(np.float32), same[:, None]))
-            if not math.isfinite(loss):
-                raise DedupError("the loss is not finite; lower verifier.learning_rate")
-            losses.append(loss)
-            trainer.step += 1
+            losses.append(trainer.train_on(*reservoir.draw(rng, config.verifier.batch)))
             if trainer.step % _REPORT_EVERY == 0:
                 speed = len(losses) * config.verifier.batch / (time.monotonic() - since)
                 report(
@@ -168,12 +198,8 @@ def train_verifier(
     return trainer.finished()
 
 
-def _schedule_rate(config: VerifierConfig, steps: int) -> Any:
-    warm = min(100, max(1, steps // 10))
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=config.learning_rate / 100,
-        decay_steps=max(1, steps - warm),
-        alpha=0.0,
-        warmup_target=config.learning_rate,
-        warmup_steps=warm,
-    )
+def scheduled_rate(config: VerifierConfig, step: int, share: float) -> float:
+    """Linear warm-up by steps, then cosine to 1 % by the share done (0 to 1)."""
+    warm = min(1.0, (step + 1) / _WARMUP_STEPS)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    return config.learning_rate * warm * (0.01 + 0.99 * cosine)

@@ -1,0 +1,222 @@
+"""A verifier for a bundle: trained, made int8, weighed, calibrated, and written into the bundle."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dedup_job.errors import DedupError
+from dedup_job.kernels.bundle import (
+    CALIBRATION,
+    GOLDEN,
+    SCORE_CALIBRATION,
+    VERIFIER,
+    VERIFIER_KERAS,
+    Manifest,
+    compute_model_id,
+    read_manifest,
+    write_manifest,
+)
+from dedup_job.kernels.calibration import calibration_id_of
+from dedup_job.kernels.golden import read_golden
+from dedup_job.kernels.images import Pixels, fit
+from dedup_job.kernels.model import LiteRtNetwork, load_embedder
+from dedup_job.kernels.verifier import ScoreRule, golden_pairs, mean_answer
+from dedup_job.kernels.verifier_model import load_verifier
+from model_training.calibrate import calibrate_scores
+from model_training.config import ExperimentConfig
+from model_training.data import PhotoSet
+from model_training.evaluate import ValidationSet, pair_labels, rank_pairs
+from model_training.export import convert_to_int8, save_keras
+from model_training.outputs import put_in_place, staging_of
+from model_training.pair_answers import answer_pairs
+from model_training.score_rule import fit_score_rule
+from model_training.verifier_pairs import draw_pairs, lay_views
+
+# Held-out pairs below it are not looked at: 1 in 1,000 duplicates, and most of the work.
+FLOOR_COSINE = 0.6
+_N_REPRESENTATIVE = 250
+_FLOAT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Every scored pair of a set of views. `looked`: bool (p,), those that were verified.
+
+    `answer`: float64, of those alone; `a`, `b`, `same`, `hard`, `cosine`: of all p.
+    """
+
+    views: ValidationSet
+    a: np.ndarray
+    b: np.ndarray
+    same: np.ndarray
+    hard: np.ndarray
+    cosine: np.ndarray
+    looked: np.ndarray
+    answer: np.ndarray
+
+    def scores(self, rule: ScoreRule) -> np.ndarray:
+        """Float (p,); 0 for pairs that were not verified, as for the job."""
+        score = np.zeros(len(self.cosine))
+        score[self.looked] = rule.score(self.answer, self.cosine[self.looked])
+        return score
+
+
+def answer_views(
+    network: Path, vectors: np.ndarray, views: ValidationSet, floor_cosine: float = FLOOR_COSINE
+) -> Answered:
+    """Let a verifier's network look at all pairs of views from a cosine on.
+
+    Args:
+        network: a `verifier.tflite`.
+        vectors: float32 (n, d), unit rows: the views' embeddings.
+        views: the views.
+        floor_cosine: of the pairs that are looked at.
+    """
+    a, b, same, hard = pair_labels(views)
+    cosine = (vectors @ vectors.T)[a, b]
+    looked = cosine >= floor_cosine
+    answer = answer_pairs(network, views.views, a[looked], b[looked])
+    return Answered(views, a, b, same, hard, cosine, looked, answer)
+
+
+def answer_in_float(network: Any, seen: Answered) -> np.ndarray:
+    """What the float network answers on the pairs that were looked at: float64."""
+    a, b = seen.a[seen.looked], seen.b[seen.looked]
+    answers = []
+    for start in range(0, len(a), _FLOAT_BATCH):
+        rows = slice(start, start + _FLOAT_BATCH)
+        pairs = zip(a[rows], b[rows], strict=True)
+        frames = np.concatenate(
+            [lay_views(seen.views.views[i], seen.views.views[j]) for i, j in pairs]
+        )
+        votes = np.asarray(network.predict_on_batch(frames.astype(np.float32)), np.float64)
+        answers.append(votes.sum(axis=1).reshape(-1, 2).mean(axis=1))
+    return np.concatenate([np.zeros(0), *answers])
+
+
+def embed_originals(bundle: Path, photos: PhotoSet) -> np.ndarray:
+    """Embeddings of photos as they are: float32 (n, d), unit rows."""
+    embedder = load_embedder(bundle)
+    manifest = embedder.manifest
+    views = [fit(p, manifest.input_px, manifest.blur_sigma_px) for p in photos.pixels]
+    return embedder.embed(np.stack(views))
+
+
+def convert_verifier(
+    network: Any, photos: PhotoSet, config: ExperimentConfig, neighbours: np.ndarray
+) -> bytes:
+    """The network in int8, with pairs of training photos as the representative set."""
+    parts = draw_pairs(photos, config, neighbours, _N_REPRESENTATIVE, 5, n_processes=1)
+    frames: Pixels = np.concatenate(
+        [part.frames.reshape(-1, *part.frames.shape[2:]) for part in parts]
+    )
+    return convert_to_int8(network, frames[:: max(1, len(frames) // _N_REPRESENTATIVE)])
+
+
+def add_verifier(
+    bundle: Path,
+    network: Any,
+    int8: bytes,
+    quality_views: ValidationSet,
+    calibration_views: ValidationSet,
+    facts: dict[str, Any],
+    *,
+    max_int8_loss: float,
+    report: Callable[[str], None] = print,
+) -> Manifest:
+    """Write a verifier into a bundle; the bundle is replaced only by a complete one.
+
+    Args:
+        bundle: directory; a verifier that it has is replaced.
+        network: Keras model, float32.
+        int8: the same network, from `convert_verifier`.
+        quality_views: held-out views that the rule is fitted and the quality measured on.
+        calibration_views: other draws of held-out views, for the calibration.
+        facts: of the training, for the manifest.
+        max_int8_loss: uAP that int8 may cost.
+        report: receives one line a step.
+
+    Raises:
+        ConfigError: no bundle.
+        DedupError: int8 costs more than `max_int8_loss`.
+    """
+    manifest = read_manifest(bundle)
+    embedder = load_embedder(bundle)
+    staging = staging_of(bundle)
+    for name in manifest.files:
+        (staging / name).write_bytes((bundle / name).read_bytes())
+    (staging / VERIFIER).write_bytes(int8)
+    save_keras(network, staging / VERIFIER_KERAS)
+    report("verifier: looking at the held-out pairs")
+    seen = answer_views(staging / VERIFIER, embedder.embed(quality_views.views), quality_views)
+    rule = fit_score_rule(seen.answer, seen.cosine[seen.looked], seen.same[seen.looked])
+    exact = replace(seen, answer=answer_in_float(network, seen))
+    quality = {
+        "cosine": rank_pairs(seen.cosine, seen.same, seen.hard),
+        "score": rank_pairs(seen.scores(rule), seen.same, seen.hard),
+        "score_float32": rank_pairs(exact.scores(rule), seen.same, seen.hard),
+    }
+    _check_int8(quality, max_int8_loss)
+    report(f"verifier: {json.dumps(quality)}")
+    model_id = compute_model_id(
+        manifest.files["embedder.tflite"]["sha256"], manifest.input_px, manifest.blur_sigma_px,
+        with_verifier=True,
+    )  # fmt: skip
+    report("verifier: calibrating")
+    held = answer_views(
+        staging / VERIFIER, embedder.embed(calibration_views.views), calibration_views
+    )
+    _write_json(
+        staging / SCORE_CALIBRATION,
+        calibrate_scores(held.scores(rule), calibration_views, model_id),
+    )
+    _rename_model(staging / CALIBRATION, model_id)
+    golden = read_golden(bundle / GOLDEN, manifest)
+    run = LiteRtNetwork(staging / VERIFIER, 1)
+    answers = [mean_answer(list(run(pair))) for pair in golden_pairs(golden.images)]
+    verifier = {
+        "rule": asdict(rule),
+        "golden_answers": answers,
+        "floor_cosine": FLOOR_COSINE,
+        "quality": quality,
+        **facts,
+    }
+    computed = ("bundle_format", "model_id", "dim", "input_px", "blur_sigma_px",
+                "preprocessing_version", "files", "verifier")  # fmt: skip
+    kept = {k: v for k, v in manifest.raw.items() if k not in computed}
+    written = write_manifest(
+        staging,
+        dim=manifest.dim,
+        input_px=manifest.input_px,
+        blur_sigma_px=manifest.blur_sigma_px,
+        facts={**kept, "verifier": verifier},
+    )
+    load_verifier(staging)
+    put_in_place(staging, bundle)
+    return written
+
+
+def _check_int8(quality: dict[str, dict[str, float]], max_loss: float) -> None:
+    loss = quality["score_float32"]["uap"] - quality["score"]["uap"]
+    if loss > max_loss:
+        raise DedupError(
+            f"int8 costs the verifier {loss:.4f} uAP on held-out products (allowed {max_loss:g}, "
+            f"--max-int8-loss): {quality['score_float32']['uap']:.4f} in float32, "
+            f"{quality['score']['uap']:.4f} in int8"
+        )
+
+
+def _rename_model(path: Path, model_id: str) -> None:
+    """The embedder is the same, yet what is kept of a photo is more: the model has another id."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["model_id"] = model_id
+    content["calibration_id"] = calibration_id_of(content)
+    _write_json(path, content)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
