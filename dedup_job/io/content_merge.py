@@ -128,9 +128,11 @@ class _Source:
                 parquet = pq.ParquetFile(stream, metadata=self._metadata)
                 while self._has_below(bound):
                     group = parquet.read_row_group(self._next, IMAGE_EMBEDDINGS.column_names)
-                    parts.append(group.cast(IMAGE_EMBEDDINGS.arrow))
+                    # Files of earlier versions lack columns that may be null.
+                    here = pa.schema(map(IMAGE_EMBEDDINGS.arrow.field, group.column_names))
+                    parts.append(group.cast(here))
                     self._next += 1
-        rows = pa.concat_tables(parts)
+        rows = pa.concat_tables(parts, promote_options="default")
         n = rows.num_rows
         if bound is not None:
             n = pc.sum(pc.less(rows[_KEY], bound), min_count=0).as_py()

@@ -15,7 +15,7 @@ from dedup_job.io.content_merge import hash_prefixes, is_in_sorted, merge_conten
 from dedup_job.io.embedding_store import EmbeddingStore
 from dedup_job.io.lease import acquire_lease
 from dedup_job.io.storage import Folder
-from dedup_job.io.tables import StoredTable, read_rows, write_rows
+from dedup_job.io.tables import StoredTable, read_rows, write_batches, write_rows
 from dedup_job.io.thumbnails import store_thumbnail, thumbnails_there
 from dedup_job.tables import CATALOG_IMAGES, DUPLICATE_GROUPS, IMAGE_EMBEDDINGS
 from tests.unit.warehouses import (
@@ -117,6 +117,29 @@ def test_a_merge_is_what_a_dictionary_would_be(tmp_path, seed):
 
 def everything(shas):
     return np.ones(len(shas), bool)
+
+
+@pytest.mark.parametrize("was_merged", [True, False], ids=["merged before", "as appended"])
+def test_files_from_before_there_were_pictures_merge_with_newer_ones(tmp_path, was_merged):
+    folder = Folder(str(tmp_path / "store"))
+    older = replace(IMAGE_EMBEDDINGS, columns=IMAGE_EMBEDDINGS.columns[:2])
+    old = [{"content_sha256": sha(n), "embedding": vector(n)} for n in sorted("abc", key=sha)]
+    new = [{"content_sha256": sha("d"), "embedding": vector("d"), "picture": b"jpeg"}]
+    files = (
+        write_batches(
+            pa.Table.from_pylist(old, schema=older.arrow).to_batches(),
+            older,
+            folder,
+            "content_sha256" if was_merged else None,
+        ),
+        *write_rows(new, IMAGE_EMBEDDINGS, folder).files,
+    )
+    stored = StoredTable(IMAGE_EMBEDDINGS, folder, files)
+    merged = merge_contents(stored, everything, Folder(str(tmp_path / "new")), 40_000)
+    expected = sorted(
+        [{**row, "picture": None} for row in old] + new, key=lambda row: row["content_sha256"]
+    )
+    assert read_rows(merged.stored).to_pylist() == expected
 
 
 def test_files_are_of_even_size_and_memory_holds_one_of_them(local, monkeypatch):
