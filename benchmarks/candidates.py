@@ -90,6 +90,7 @@ def search_by_lsh(spark, folder: Path, floor: float, out: Path) -> None:
         F.col("datasetA.id").alias("sha_a"),
         F.col("datasetB.id").alias("sha_b"),
         (1 - F.col("distance") ** 2 / 2).cast("float").alias("cosine"),
+        F.lit(None).cast("float").alias("score"),
     )
     pairs.select(*PHOTO_PAIRS.column_names).write.parquet(str(out))
 

@@ -134,7 +134,7 @@ def cut_with_every_cosine(pairs: Pairs, n: int, threshold: float, floor: float) 
 
 
 def as_the_job_counts(threshold: float, _: float) -> float:
-    return GroupRules("average", (), threshold, date.min).missing_cosine
+    return GroupRules("average", (), threshold, date.min).missing_score
 
 
 def as_the_floor(threshold: float, floor: float) -> float:

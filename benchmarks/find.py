@@ -33,9 +33,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     started = time.monotonic()
-    model = PhotoModel(arguments.model)
     warehouse = open_warehouse(arguments.warehouse)
     manifest = read_manifest(warehouse)
+    model = PhotoModel(arguments.model, manifest)
     seconds = {"model": time.monotonic() - started}
     for name, rebuild in (("build", True), ("open", False)):
         started = time.monotonic()
@@ -48,8 +48,7 @@ def main() -> None:
         for pair in asked:
             started = time.monotonic()
             path = arguments.images / unquote(pair["image_uri_a"]).removeprefix("file://")
-            [query] = model.embed([path])
-            found = look_up(index, model, query, _TOP, manifest)
+            found = look_up(index, model, model.open(path), _TOP, manifest)
             times.append(1000 * (time.monotonic() - started))
             agreed += pair["sku_id_b"] in {one.sku_id for one in found if one.is_match}
     result = {

@@ -104,6 +104,7 @@ def store_pairs(graph: Graph, folder: Path) -> StoredTable:
             **{f"uri_key_{e}": _uris(x) for e, x in (("a", a), ("b", b))},
             "n_matching_photos": np.ones(n, np.int32),
             "cosine": graph.cosine[rows],
+            "score": graph.cosine[rows],
             "match_type": ["near"] * n,
             "in_conflict": np.zeros(n, bool),
             "decision": pa.nulls(n, pa.string()),

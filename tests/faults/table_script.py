@@ -34,7 +34,7 @@ def disturb(fault, folder):
         is_first = True
         for batch in batches:
             rows = [
-                {"sha_a": f"a{n}", "sha_b": f"b{n}", "cosine": 0.5}
+                {"sha_a": f"a{n}", "sha_b": f"b{n}", "cosine": 0.5, "score": None}
                 for n in batch.column(0).to_pylist()
             ]
             half = len(rows) // 2

@@ -19,7 +19,7 @@ from dedup_job.stages.candidates import (
 )
 from dedup_job.stages.cells import cut_into_cells, plan_cells
 from dedup_job.stages.recall import measure_recall
-from dedup_job.tables import CONTENTS
+from dedup_job.tables import CONTENTS, PHOTO_PAIRS
 
 pytestmark = pytest.mark.spark
 
@@ -65,7 +65,7 @@ def truth(table) -> set:
         shas = rows["content_sha256"].to_pylist()
         pairs = exact_pairs(embedding_matrix(rows["embedding"]), FLOOR)
         found |= {
-            (block, shas[i], shas[j], float(cosine))
+            (block, shas[i], shas[j], float(cosine), None)
             for i, j, cosine in zip(pairs.i, pairs.j, pairs.cosine, strict=True)
         }
     assert len(found) > 60
@@ -200,3 +200,14 @@ def test_cosines_are_counted_as_the_threshold_takes_them(contents, truth):
     pairs = find_photo_pairs(contents, plan, CandidatesConfig(), ALL_CELLS, FLOOR)
     expected = cosine_histogram([pair[3] for pair in truth])
     np.testing.assert_array_equal(count_cosines(pairs), expected)
+
+
+def test_scores_are_counted_alike_and_pairs_without_one_are_left_out(spark):
+    pairs = spark.createDataFrame(
+        [("", "a", "b", 0.75, 0.25), ("", "a", "c", 0.75, None), ("", "b", "c", 0.75, 1.0)],
+        PHOTO_PAIRS.ddl,
+    )
+    assert count_cosines(pairs)[750] == 3
+    expected = np.zeros(1001, np.int64)
+    expected[[250, 1000]] = 1
+    np.testing.assert_array_equal(count_cosines(pairs, "score"), expected)

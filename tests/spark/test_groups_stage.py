@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import zlib
 from collections import defaultdict
 from datetime import date
 from itertools import combinations, product
@@ -35,7 +36,7 @@ from dedup_job.tables import (
 
 pytestmark = pytest.mark.spark
 RUN_DATE = date(2026, 11, 25)
-MIN_COSINE, FLOOR = 0.8, 0.7
+MIN_SCORE, FLOOR = 0.8, 0.7
 
 
 def photo(position, sku, sha, variant=None, block="", conflict="", n_pixels=100, order=()):
@@ -62,17 +63,26 @@ def photos(*rows):
 
 
 class Catalog:
-    """Photo rows, vectors of their contents, and all photo pairs down to the floor."""
+    """Photo rows, vectors of their contents, and all photo pairs down to the floor.
 
-    def __init__(self, rows, vectors):
-        self.rows, self.vectors = rows, vectors
+    `score_of`: (content, content) -> score of a pair; without it the cosine.
+    """
+
+    def __init__(self, rows, vectors, score_of=None):
+        self.rows, self.vectors, self.score_of = rows, vectors, score_of
         used = sorted({(row["block"], row["content_sha256"]) for row in rows})
         self.contents = [
             {"block": b, "content_sha256": s, "embedding": np.float32(vectors[s]).tobytes()}
             for b, s in used
         ]
         self.pairs = [
-            {"block": b, "sha_a": s, "sha_b": t, "cosine": self.cosine(s, t)}
+            {
+                "block": b,
+                "sha_a": s,
+                "sha_b": t,
+                "cosine": self.cosine(s, t),
+                "score": self.score(s, t),
+            }
             for (b, s), (c, t) in combinations(used, 2)
             if b == c and self.cosine(s, t) >= FLOOR
         ]
@@ -81,6 +91,12 @@ class Catalog:
         if s == t:
             return np.float32(1)
         return np.float32(np.sum(self.vectors[s].astype(float) * self.vectors[t].astype(float)))
+
+    def score(self, s, t):
+        if s == t or self.score_of is None:
+            return self.cosine(s, t)
+        # Below the floor of the search no pair is found, whatever it would score.
+        return self.score_of(*sorted((s, t))) if self.cosine(s, t) >= FLOOR else np.float32(0)
 
     def run(
         self,
@@ -106,10 +122,10 @@ class Catalog:
         columns = parse_canonical_order(order)
         products = represent_products(rows, columns)
         found = match_products(
-            products, rows, frames["photo_pairs"], min_cosine=MIN_COSINE, sku_match=sku_match
+            products, rows, frames["photo_pairs"], min_score=MIN_SCORE, sku_match=sku_match
         )
         n_conflict_columns = len(json.loads(self.rows[0]["conflict"] or "[]"))
-        rules = GroupRules(chaining, columns, MIN_COSINE, run_date, n_conflict_columns)
+        rules = GroupRules(chaining, columns, MIN_SCORE, run_date, n_conflict_columns)
         with tempfile.TemporaryDirectory() as name:
             folder = Folder(name)
             stored = {
@@ -163,7 +179,7 @@ def vectors_on_circle(**degrees):
     }
 
 
-def random_catalog(seed):
+def random_catalog(seed, score_of=None):
     """60 rows of 24 SKUs (some variants) over 20 contents around 5 directions, two blocks."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(5, 8))
@@ -185,7 +201,7 @@ def random_catalog(seed):
                 n_pixels=int(rng.integers(1, 4)),
             )
         )
-    return Catalog(rows, vectors)
+    return Catalog(rows, vectors, score_of)
 
 
 def slow_products(rows):
@@ -214,21 +230,21 @@ def slow_pairs(catalog, sku_match):
             continue
         a, b = sorted((one[1], other[1]), key=lambda p: p[0])
         hits = [
-            (s != t, -catalog.cosine(s, t), a[3][s], b[3][t], s, t)
+            (s != t, -catalog.score(s, t), -catalog.cosine(s, t), a[3][s], b[3][t], s, t)
             for s, t in product(a[3], b[3])
-            if catalog.cosine(s, t) >= MIN_COSINE
+            if catalog.score(s, t) >= MIN_SCORE
         ]
         enough = [
-            2 * len({hit[4 + side] for hit in hits}) > len(p[3]) for side, p in enumerate((a, b))
+            2 * len({hit[5 + side] for hit in hits}) > len(p[3]) for side, p in enumerate((a, b))
         ]
         sizes = [len(a[3]), len(b[3])]
         agrees = {
             "any": bool(hits),
-            "main": any((hit[4], hit[5]) == (a[2], b[2]) for hit in hits),
+            "main": any((hit[5], hit[6]) == (a[2], b[2]) for hit in hits),
             "majority": all(e for e, n in zip(enough, sizes, strict=True) if n == min(sizes)),
         }[sku_match]
         if hits and agrees:
-            near, distance, shot_a, shot_b, _, _ = min(hits)
+            near, apart, distance, shot_a, shot_b, _, _ = min(hits)
             x, y = json.loads(a[1])[0], json.loads(b[1])[0]
             yield {
                 "sku_id_a": a[0],
@@ -239,15 +255,22 @@ def slow_pairs(catalog, sku_match):
                 "uri_key_b": shot_b[3],
                 "n_matching_photos": len(hits),
                 "cosine": -distance,
+                "score": -apart,
                 "match_type": "near" if near else "exact",
                 "in_conflict": None not in (x, y) and x != y,
                 "decision": None,
             }
 
 
+def few_scores(s, t):
+    """Scores that say nothing of the cosine and of which many are equal."""
+    return np.float32((0.6, 0.85, 0.95)[zlib.crc32(f"{s} {t}".encode()) % 3])
+
+
+@pytest.mark.parametrize("score_of", [None, few_scores], ids=["cosines", "scores"])
 @pytest.mark.parametrize("sku_match", ["any", "main", "majority"])
-def test_product_pairs_equal_loops(spark, sku_match):
-    catalog = random_catalog(seed=7)
+def test_product_pairs_equal_loops(spark, sku_match, score_of):
+    catalog = random_catalog(seed=7, score_of=score_of)
     expected = list(slow_pairs(catalog, sku_match))
     found, _, _ = catalog.run(spark, sku_match=sku_match)
     assert {row["match_type"] for row in expected} == {"exact", "near"}
@@ -388,19 +411,20 @@ def test_conflict_columns_without_a_pair(spark):
 
 
 def _label(folder, rows, rules, spark=None, previous=None):
-    """first_sku_id by sku_id; `rows`: (a, b, cosine, match_type, in_conflict, conflict of a, of b)."""
+    """first_sku_id by sku_id; `rows`: (a, b, score, match_type, in_conflict, conflict of a, of b)."""
     pairs = [
         {
             "sku_id_a": a,
             "sku_id_b": b,
             **{name: "" for name in PRODUCT_PAIRS.column_names if "uri" in name},
             "n_matching_photos": 1,
-            "cosine": cosine,
+            "cosine": 0.0,  # groups go by the score
+            "score": score,
             "match_type": match_type,
             "in_conflict": in_conflict,
             "decision": None,
         }
-        for a, b, cosine, match_type, in_conflict, *_ in rows
+        for a, b, score, match_type, in_conflict, *_ in rows
     ]
     conflicts = {}
     for a, b, *_, of_a, of_b in (row for row in rows if len(row) == 7):
@@ -486,7 +510,7 @@ def test_a_large_group_is_one_matrix_product():
             "embedding": pa.array(list(vectors), pa.list_(pa.float32())),
         }
     )
-    rows = describe_groups(table, GroupRules("star", (), MIN_COSINE, RUN_DATE, 0)).to_pylist()
+    rows = describe_groups(table, GroupRules("star", (), MIN_SCORE, RUN_DATE, 0)).to_pylist()
     best = (vectors @ vectors.T).reshape(500, 3, 500, 3).max(axis=(1, 3))
     assert [row["sku_id"] for row in rows] == [f"{i:03d}" for i in range(500)]
     assert [row["cosine_to_canonical"] for row in rows[1:]] == pytest.approx(best[0, 1:], abs=1e-6)

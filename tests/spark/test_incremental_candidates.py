@@ -51,7 +51,7 @@ def true_pairs(catalog, floor: float, dim: int = DIM) -> set:
         vectors = np.array([vector_of(number, dim) for _, number in here])
         pairs = exact_pairs(vectors, floor)
         found |= {
-            (block, here[i][0], here[j][0], float(cosine))
+            (block, here[i][0], here[j][0], float(cosine), None)
             for i, j, cosine in zip(pairs.i, pairs.j, pairs.cosine, strict=True)
         }
     return found
@@ -134,6 +134,22 @@ def test_a_pair_holds_only_in_blocks_where_both_contents_were_searched(spark):
     assert (outcome.carried, outcome.n_new_contents) == (True, 1)
     assert rows_of(outcome.pairs) == true_pairs(together, 0.3)
     assert any(pair[0] == "brand a" for pair in rows_of(outcome.pairs))
+
+
+def test_scores_stay_with_their_pairs_and_new_pairs_have_none(spark):
+    """A stored score is what the verifier need not say again."""
+    catalog = {("brand a", number) for number in range(18)}
+    _, carried = night(spark, catalog, EXACT, 0.6, None)
+    score_of = F.when(F.col("sha_a") < "8", F.col("cosine") / 2).cast("float")
+    before = {tuple(row) for row in carried.pairs.withColumn("score", score_of).collect()}
+    assert {row[3] is None for row in before} == {True, False}
+    scored = replace(carried, pairs=carried.pairs.withColumn("score", score_of))
+    outcome, state = night(spark, catalog | {("brand a", 18), ("brand a", 19)}, EXACT, 0.6, scored)
+    assert outcome.carried
+    after = {tuple(row) for row in state.pairs.collect()}
+    new = {sha_of(18), sha_of(19)}
+    assert {row for row in after if new.isdisjoint(row[:2])} == before
+    assert {row[3] for row in after if new & set(row[:2])} == {None}
 
 
 def test_two_unchanged_contents_that_share_no_block_any_more_are_no_pair(spark):

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.spark
 
 def _pairs(spark, n):
     return spark.createDataFrame(
-        [(f"a{i}", f"b{i}", i / n) for i in range(n)], SCORED_PAIRS.ddl.replace(" NOT NULL", "")
+        [(f"a{i}", f"b{i}", i / n, None) for i in range(n)],
+        SCORED_PAIRS.ddl.replace(" NOT NULL", ""),
     )
 
 
@@ -73,5 +74,10 @@ def test_workers_do_not_collect_what_they_imported(spark, tmp_path):
 
 def _frozen_as_rows(batches):
     for _ in batches:
-        row = {"sha_a": ["a"], "sha_b": ["b"], "cosine": [float(gc.get_freeze_count())]}
+        row = {
+            "sha_a": ["a"],
+            "sha_b": ["b"],
+            "cosine": [float(gc.get_freeze_count())],
+            "score": [None],
+        }
         yield pa.RecordBatch.from_pydict(row, schema=SCORED_PAIRS.arrow)

@@ -12,6 +12,7 @@ from dedup_job.errors import ImageRejected, RejectReason
 from dedup_job.io.known_contents import load_known_contents, write_known_contents
 from dedup_job.io.storage import Folder
 from dedup_job.kernels.model import Embedder
+from dedup_job.kernels.pictures import unpack_picture
 from dedup_job.kernels.validators import Fetched, Validator
 from dedup_job.stages.photo_worker import EmbedPhotos, Request
 from dedup_job.tables import PHOTO_REQUESTS, PHOTOS
@@ -19,7 +20,7 @@ from tests.decoders import InProcessDecoder
 from tests.photos import jpeg
 
 NIGHT = datetime(2026, 7, 1, 2, 3, 4, 567890, UTC)
-MANIFEST = SimpleNamespace(input_px=32, blur_sigma_px=0.5, dim=3)
+MANIFEST = SimpleNamespace(input_px=32, blur_sigma_px=0.5, dim=3, has_verifier=False)
 
 
 def _mean_colour(photos):
@@ -40,6 +41,7 @@ def _run(
     known=None,
     decoder=InProcessDecoder,
     per_handover=1,
+    manifest=MANIFEST,
 ):
     """One task over `uris`; each is a URI, or a `Request` that knows more of its photo."""
 
@@ -54,7 +56,7 @@ def _run(
 
     task = EmbedPhotos(
         open_fetch=lambda: fetch,
-        open_embedder=lambda: Embedder(MANIFEST, network),
+        open_embedder=lambda: Embedder(manifest, network),
         open_decoder=decoder,
         prefetch=prefetch,
         n_threads=n_threads,
@@ -114,9 +116,31 @@ def test_a_rejected_photo_costs_one_row_and_keeps_its_reason(per_handover):
     assert all(row["embedding"] is None for key, row in rows.items() if key != "good")
 
 
+@pytest.mark.parametrize("has_verifier", [True, False])
+def test_a_picture_is_kept_of_what_is_embedded_where_pairs_are_verified(has_verifier):
+    files = {"a": jpeg(1), "again": jpeg(1), "b": jpeg(2), "html": b"<html>sorry</html>"}
+    seen = []
+
+    def network(photos):
+        seen.extend(photos.copy())
+        return _mean_colour(photos)
+
+    manifest = SimpleNamespace(**vars(MANIFEST) | {"has_verifier": has_verifier})
+    rows = _run(files, list(files), n_threads=1, network=network, manifest=manifest)
+    pictures = {row["fetch_key"].removeprefix("key of "): row["picture"] for row in rows}
+    if not has_verifier:
+        assert set(pictures.values()) == {None}
+        return
+    # As the embedding: once per content, and of no rejected photo.
+    assert (pictures["again"], pictures["html"]) == (None, None)
+    for name, pixels in zip("ab", seen, strict=True):
+        assert np.abs(unpack_picture(pictures[name]).astype(int) - pixels).mean() < 3
+
+
 def test_a_photo_without_a_finite_embedding_is_rejected():
     rows = _run({"a": jpeg(1), "b": jpeg(1)}, ["a", "b"], network=lambda p: np.zeros((len(p), 3)))
     assert [row["reason"] for row in rows] == ["bad_embedding", "bad_embedding"]
+    assert [row["picture"] for row in rows] == [None, None]
 
 
 def test_reading_ahead_is_bounded():

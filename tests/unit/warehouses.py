@@ -22,6 +22,7 @@ def row_of(table, **values):
     """A row of a table with something in every column."""
     made = {
         "string": "",
+        "binary": b"",
         "date": date(2026, 11, 23),
         "timestamp": datetime(2026, 11, 23, tzinfo=UTC),
         "boolean": False,
