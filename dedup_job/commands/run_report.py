@@ -10,10 +10,12 @@ import pyarrow.compute as pc
 from dedup_job.errors import ConfigError, DedupError
 from dedup_job.io.manifests import (
     RunManifest,
+    Threshold,
     find_table,
     list_runs,
     published_for,
     read_manifest,
+    threshold_of,
 )
 from dedup_job.io.storage import Folder, open_warehouse
 from dedup_job.io.tables import read_rows
@@ -33,13 +35,14 @@ class GroupSummary:
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run. `run`: the row of `runs`; `metrics`: value by `stage.metric`."""
+    """A run. `run`: the row of `runs`; `metrics`: value by `stage.metric`; `threshold`: of its pairs."""
 
     run: dict[str, Any]
     run_date: str
     metrics: dict[str, float | None]
     rejects: dict[str, int]
     top_groups: list[GroupSummary]
+    threshold: Threshold
 
 
 def load_report(
@@ -74,6 +77,8 @@ def load_report(
             for row in sorted(reasons, key=lambda row: (-row["counts"], row["values"]))
         },
         top_groups=top_groups(_read(folder, manifest, DUPLICATE_GROUPS), top),
+        # The first release's manifests leave figures to the row.
+        threshold=threshold_of({**run, **manifest.facts}),
     )
 
 

@@ -61,10 +61,9 @@ def _line(what: str, value: int | str, remark: str = "") -> str:
 
 
 def _threshold(report: RunReport) -> str:
-    run = report.run
-    target = run["target_precision"]
+    target, threshold = report.run["target_precision"], report.threshold
     why = "as given" if target is None else f"for precision {target:.2f}"
-    return f"cosine >= {run['min_cosine']:.4f}, {why}"
+    return f"{threshold.scale} >= {threshold.value:.4f}, {why}"
 
 
 def _expected_false(report: RunReport) -> tuple[str, str]:

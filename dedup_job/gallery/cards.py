@@ -15,6 +15,8 @@ def build_cards(
     decisions: Iterable[Row],
     photos: Mapping[str, Sequence[str]],
     sample: frozenset[str] = frozenset(),
+    *,
+    with_scores: bool = False,
 ) -> list[Row]:
     """One card a group, the least certain first.
 
@@ -25,10 +27,12 @@ def build_cards(
         decisions: rows of PAIR_DECISIONS; they name any SKU of a product.
         photos: SKU -> its product's photos, the first of the catalog first, by PHOTO_DIGITS.
         sample: groups drawn at random for review.
+        with_scores: whether the run verified pairs; otherwise their scores are the cosines again.
 
     Returns:
         Of each group: id, type, p (the lowest probability of its pairs, None without any), change,
-        sample, settled, reopened, and members, the survivor first: sku, cosine, p, type, said, photos.
+        sample, settled, reopened, and members, the survivor first: sku, cosine, score (None
+        where there is none), p, type, said, photos.
     """
     members: dict[str, list[Row]] = defaultdict(list)
     for row in groups:
@@ -44,7 +48,7 @@ def build_cards(
     }
     cards = [
         {
-            **_card(group_id, rows, known[group_id], photos),
+            **_card(group_id, rows, known[group_id], photos, with_scores),
             "change": changes.get(group_id),
             "sample": group_id in sample,
             "reopened": any(row["sku_id"] in reopened for row in rows),
@@ -55,7 +59,11 @@ def build_cards(
 
 
 def _card(
-    group_id: str, rows: list[Row], pairs: Mapping[Pair, Row], photos: Mapping[str, Sequence[str]]
+    group_id: str,
+    rows: list[Row],
+    pairs: Mapping[Pair, Row],
+    photos: Mapping[str, Sequence[str]],
+    with_scores: bool,
 ) -> Row:
     survivor = rows[0]["canonical_sku_id"]
     ordered = sorted(rows, key=lambda row: (not row["is_canonical"], row["sku_id"]))
@@ -66,6 +74,7 @@ def _card(
         {
             "sku": row["sku_id"],
             "cosine": round(float(row["cosine_to_canonical"]), 4),
+            "score": _rounded(pair["score"]) if pair and with_scores else None,
             "p": _rounded(pair["match_probability"]) if pair else None,
             "type": row["match_type"],
             "said": pair["decision"] if pair else None,
@@ -85,8 +94,8 @@ def _card(
     }
 
 
-def _rounded(probability: float) -> float:
-    return round(float(probability), 4)
+def _rounded(share: float) -> float:
+    return round(float(share), 4)
 
 
 def _uncertainty(card: Row) -> tuple[object, ...]:

@@ -11,7 +11,13 @@ import pyarrow.compute as pc
 
 from dedup_job.gallery.cards import Row, build_cards
 from dedup_job.gallery.page import render_page
-from dedup_job.io.manifests import RunManifest, find_table, newest_published
+from dedup_job.io.manifests import (
+    RunManifest,
+    find_table,
+    newest_published,
+    threshold_of,
+    verifier_of,
+)
 from dedup_job.io.storage import Folder
 from dedup_job.io.tables import StoredTable, read_batches, read_where
 from dedup_job.io.thumbnails import GALLERY_FOLDER, delete_thumbnails, thumbnails_there
@@ -72,6 +78,7 @@ def write_gallery(warehouse: Folder, manifest: RunManifest, shown: Shown) -> str
         _decisions(warehouse, manifest),
         shown.photos,
         shown.sample,
+        with_scores=verifier_of(manifest.facts) is not None,
     )
     data = {
         "run_date": manifest.run_date,
@@ -179,10 +186,10 @@ def _photos(warehouse: Folder, manifest: RunManifest, skus: set[str]) -> dict[st
 
 
 def _about(manifest: RunManifest, n_shown: int) -> str:
-    threshold, n_groups = manifest.facts["min_cosine"], int(manifest.facts["n_groups"])
+    threshold, n_groups = threshold_of(manifest.facts), int(manifest.facts["n_groups"])
     which = "" if n_shown == n_groups else f", of which {n_shown} are shown, the least certain"
     lines = (
-        f"{n_groups} groups{which}. Run {manifest.run_id}, threshold {threshold:.3f}. The least "
+        f"{n_groups} groups{which}. Run {manifest.run_id}, threshold: {threshold}. The least "
         "certain come first."
     )
     reviewed = manifest.facts.get("reviewed") or {"n_groups": 0}

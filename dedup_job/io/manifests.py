@@ -82,6 +82,30 @@ class RunManifest:
         return self.run_date, self.finished_at
 
 
+@dataclass(frozen=True)
+class Threshold:
+    """What pairs of a run had to reach. `scale`: `score` or, where it verified no pairs, `cosine`."""
+
+    scale: str
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.scale} {self.value:.3f}"
+
+
+def threshold_of(facts: Mapping[str, Any]) -> Threshold:
+    """The threshold of a run, from its manifest's facts; earlier versions knew cosines only."""
+    scale = "cosine" if verifier_of(facts) is None else "score"
+    value = facts.get("min_score")
+    return Threshold(scale, float(facts["min_cosine"] if value is None else value))
+
+
+def verifier_of(facts: Mapping[str, Any]) -> str | None:
+    """What verified the pairs of a run; None: nothing, its scores are cosines."""
+    verifier: str | None = facts.get("search", {}).get("verifier")
+    return verifier
+
+
 def describe_table(stored: StoredTable, warehouse: Folder) -> dict[str, Any]:
     """A stored table as a manifest names it."""
     return {

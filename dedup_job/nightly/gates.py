@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dedup_job.config import JobConfig
 from dedup_job.errors import ConfigError, GateError
+from dedup_job.io.manifests import threshold_of
 
 logger = logging.getLogger("dedup_job")
 # In a catalog this small a few listings move every share.
@@ -275,6 +276,6 @@ def last_run(facts: Mapping[str, object]) -> LastRun:
         model_id=str(facts["model_id"]),
         n_rows=int(str(facts["n_catalog_rows"])),
         n_grouped=int(str(facts["n_grouped_skus"])),
-        min_score=float(str(facts.get("min_score", facts["min_cosine"]))),
+        min_score=threshold_of(facts).value,
         is_explicit=facts["target_precision"] is None,
     )

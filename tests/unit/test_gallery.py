@@ -84,8 +84,15 @@ def test_cards_the_least_certain_first_and_what_was_decided_last():
         "grown",
         True,
     )
+    assert [m["score"] for m in first["members"]] == [None, None, None]
     assert [card["settled"] for card in cards] == [False, False, True]
     assert [card["reopened"] for card in cards] == [True, False, False]
+
+
+def test_cards_of_a_run_that_verified_pairs_tell_their_scores():
+    pairs = [{**PAIRS[0], "score": 0.98765}, *PAIRS[1:]]
+    [card] = build_cards(GROUPS[:3], pairs, {}, [], {}, with_scores=True)
+    assert [m["score"] for m in card["members"]] == [None, 0.9877, None]
 
 
 def test_of_many_groups_the_least_alike_are_chosen(tmp_path):

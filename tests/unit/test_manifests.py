@@ -17,6 +17,7 @@ from dedup_job.io.manifests import (
     point_latest,
     published_for,
     read_manifest,
+    threshold_of,
     write_manifest,
 )
 from dedup_job.io.publish import store_run_tables
@@ -156,6 +157,20 @@ def test_a_table_that_a_run_lacks_is_named_with_those_it_has(warehouse):
     publish(warehouse, "r1", stored(warehouse, "r1"))
     with pytest.raises(DedupError, match=r"\(published\) has no table 'runs'; it has: group_chang"):
         find_table(warehouse, read_manifest(warehouse), "runs")
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"min_cosine": 0.9}, "cosine 0.900"),
+        ({"min_cosine": 0.9, "min_score": None}, "cosine 0.900"),
+        ({"min_cosine": 0.9, "min_score": 0.9, "search": {"seed": 1}}, "cosine 0.900"),
+        ({"min_cosine": 0.9, "min_score": 0.9, "search": {"verifier": None}}, "cosine 0.900"),
+        ({"min_cosine": 0.5, "min_score": 0.8, "search": {"verifier": "v"}}, "score 0.800"),
+    ],
+)
+def test_the_threshold_of_old_runs_is_a_cosine_and_of_verified_ones_a_score(facts, expected):
+    assert str(threshold_of(facts)) == expected
 
 
 def test_an_object_store_keeps_manifests_alike(s3_server):

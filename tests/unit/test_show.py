@@ -74,7 +74,14 @@ def _run_row(run_id, **changes):
 
 
 def _publish(
-    warehouse, run_id="run-1", run_date="2026-11-23", groups=(), rejects=(), figures=(), **run
+    warehouse,
+    run_id="run-1",
+    run_date="2026-11-23",
+    groups=(),
+    rejects=(),
+    figures=(),
+    facts=None,
+    **run,
 ):
     home = Folder(str(warehouse))
     metrics = [
@@ -96,7 +103,15 @@ def _publish(
     entries = {name: describe_table(one, home) for name, one in stored.items()}
     finished = (STARTED + timedelta(minutes=5)).isoformat()
     manifest = RunManifest(
-        run_id, run_date, "published", STARTED.isoformat(), finished, "0.1.0", {}, {}, entries
+        run_id,
+        run_date,
+        "published",
+        STARTED.isoformat(),
+        finished,
+        "0.1.0",
+        {},
+        facts or {},
+        entries,
     )
     write_manifest(home, manifest)
     point_latest(home, manifest)
@@ -142,6 +157,12 @@ def test_text_names_counts_threshold_recall_groups_and_rejects(tmp_path, capsys)
     ):
         assert expected in lines
     assert "+38 more" in text or "+37 more" in text
+
+
+def test_the_threshold_of_a_run_that_verified_pairs_is_one_of_scores(tmp_path, capsys):
+    _publish(tmp_path, facts={"search": {"verifier": "v"}}, min_cosine=0.5, min_score=0.9123)
+    show(str(tmp_path))
+    assert "score >= 0.9123, for precision 0.97" in capsys.readouterr().out
 
 
 def test_groups_rank_by_size_then_certainty_with_members_by_cosine(tmp_path):

@@ -145,6 +145,11 @@ function button(text, kind, act) {
   return made;
 }
 
+function likeness(member) {
+  if (member.score === null) return "cosine " + member.cosine.toFixed(3);
+  return "score " + member.score.toFixed(3);
+}
+
 function memberItem(group, member, index) {
   const isSurvivor = index === 0;
   const isMarked = (marks.get(group.id) ?? decisions.get(group.id)?.marked ?? []).includes(member.sku);
@@ -164,7 +169,7 @@ function memberItem(group, member, index) {
   if (!shown.length) shown.push(make("span", { className: "none" }, "no thumbnail"));
   const caption = make("figcaption", {}, make("span", { className: "sku" }, member.sku), make("br"));
   if (isSurvivor) caption.append(make("span", { className: "tag good" }, "survivor"));
-  else caption.append("cosine " + member.cosine.toFixed(3) + ", " + percent(member.p) + ", " + member.type);
+  else caption.append(likeness(member) + ", " + percent(member.p) + ", " + member.type);
   if (member.said) caption.append(make("br"), "said: " + member.said);
   const mark = make("button", { type: "button", "aria-pressed": String(isMarked) }, "Another product");
   mark.setAttribute("aria-label", "Mark " + member.sku + " as another product");
