@@ -16,8 +16,8 @@ from pyspark.sql import functions as F
 from dedup_job.errors import RejectReason
 from dedup_job.tables import CATALOG_IMAGES, PHOTO_PLAN, PHOTO_REQUESTS, PHOTOS
 
-# Columns of PHOTOS but the embedding, which is most of its bytes.
-PHOTO_FACTS = [name for name in PHOTOS.column_names if name != "embedding"]
+# Columns of PHOTOS but embedding and picture, which are most of its bytes.
+PHOTO_FACTS = [name for name in PHOTOS.column_names if name not in ("embedding", "picture")]
 KEEP_DAYS = 30  # rows that left the catalog are remembered this long
 _KNOWN = [
     "content_sha256",
@@ -100,7 +100,7 @@ def plan_photos(
 
 
 def remembered_photos(plan: DataFrame) -> DataFrame:
-    """`PHOTOS`, without `embedding`, of what needs no request."""
+    """`PHOTO_FACTS` of PHOTOS, of what needs no request."""
     remembered = plan.where("is_remembered").withColumn("origin", F.lit("remembered"))
     return remembered.select(*PHOTO_FACTS)
 
