@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dedup_job.errors import ModelContractError
+from dedup_job.errors import ModelContractError, one_line
 from dedup_job.kernels.bundle import GOLDEN, MANIFEST, VERIFIER, Manifest, read_manifest
 from dedup_job.kernels.golden import read_golden
 from dedup_job.kernels.model import LiteRtNetwork, Network
@@ -58,7 +58,12 @@ def load_verifier(directory: Path, n_threads: int = 1) -> Verifier | None:
     network = LiteRtNetwork(directory / VERIFIER, n_threads)
     verifier = Verifier(network, rule)
     frames = golden_pairs(read_golden(directory / GOLDEN, manifest).images)
-    got = np.array([mean_answer(list(network(pair))) for pair in frames])
+    try:
+        got = np.array([mean_answer(list(network(pair))) for pair in frames])
+    except (ValueError, RuntimeError) as error:
+        raise ModelContractError(
+            f"model bundle {directory}: the verifier cannot run its golden pairs: {one_line(error)}"
+        ) from None
     if got.shape != golden.shape or not (np.abs(got - golden) <= _GOLDEN_TOLERANCE).all():
         raise ModelContractError(
             f"model bundle {directory}: the verifier answers {np.round(got, 1).tolist()} on its golden "
