@@ -15,6 +15,7 @@ from dedup_job.kernels.threshold import (
     judge_threshold,
     search_floor,
     solve_threshold,
+    verify_floor,
 )
 from tests.unit.synthetic_calibration import HARD, SCALE, SHAPE, TRUE, U, raw_calibration
 
@@ -174,3 +175,52 @@ def test_the_histogram_counts_what_lies_at_or_above_each_thousandth(cosines):
     histogram = cosine_histogram(values)
     for step in (0, 1, 300, 999, 1000):
         assert histogram[step:].sum() == (np.floor(values[values >= 0] * 1000) >= step).sum()
+
+
+def test_so_many_unrelated_pairs_are_verified_as_were_asked_for():
+    size = catalog(100_000)
+    floor = verify_floor(CALIBRATION, size, 10.0)
+    n_at, n_below = (
+        float(size.n_comparisons * CALIBRATION.unrelated_survival(cosine))
+        for cosine in (floor, floor - 0.001)
+    )
+    assert n_at <= 10.0 * size.n_contents < n_below
+    assert floor == round(floor, 3)
+
+
+@given(
+    st.sampled_from([2, 50, 1_000, 30_000, 10**6, 10**8]),
+    st.floats(0.01, 1_000),
+    st.floats(1, 100),
+)
+def test_a_larger_catalog_raises_the_floor_of_verifying_and_a_larger_budget_lowers_it(
+    n, per_photo, more
+):
+    floor = verify_floor(CALIBRATION, catalog(n), per_photo)
+    assert 0.5 <= floor <= 0.999
+    assert verify_floor(CALIBRATION, catalog(n), per_photo * more) <= floor
+    assert verify_floor(CALIBRATION, catalog(int(n * more)), per_photo) >= floor
+
+
+def test_the_floor_of_verifying_keeps_its_bounds():
+    assert verify_floor(CALIBRATION, CatalogSize(0, 0), 10.0) == 0.5
+    assert verify_floor(CALIBRATION, catalog(10), 10.0) == 0.5
+    huge = replace(catalog(10), n_comparisons=10**18)
+    # The tail of the calibration ends before 1: there a pair is no unrelated one.
+    assert 0.9 < verify_floor(CALIBRATION, huge, 0.001) <= 0.999
+    assert verify_floor(CALIBRATION, catalog(10**6), 1.0) > verify_floor(
+        CALIBRATION, catalog(10**6), 100.0
+    )
+
+
+def test_notes_say_whether_they_speak_of_cosines_or_of_scores():
+    size = catalog(1_000, look_alikes=1.0)
+    observed = cosine_histogram([0.9] * 50)
+    notes = [
+        judge_threshold(CALIBRATION, size, observed, 0.6, 0.97, *scale).note
+        for scale in ((), ("score",))
+    ]
+    assert "at cosine 0.6" in notes[0] and "score" not in notes[0]
+    assert notes[1] == notes[0].replace("cosine", "score")
+    solved = solve_threshold(CALIBRATION, size, observed, 0.97, 0.0, "score")
+    assert "cosine" not in solved.note
