@@ -3,10 +3,8 @@
 import json
 from pathlib import Path
 
-import numpy as np
-
 from dedup_job.commands.output_file import written_whole
-from dedup_job.commands.photo_query import PhotoModel
+from dedup_job.commands.photo_query import Likeness, PhotoModel, cosine_of
 from dedup_job.errors import ConfigError
 from dedup_job.gallery.explanation import (
     Explained,
@@ -35,21 +33,31 @@ def compare(
         ConfigError: a photo cannot be used, or `out` cannot be written.
     """
     model = PhotoModel(bundle)
-    a, b = (model.prepare(Path(photo)) for photo in (photo_a, photo_b))
-    vectors = model.embed_pixels(np.stack([a, b]))
-    cosine = float(np.clip(vectors[0].astype(np.float64) @ vectors[1], -1, 1))
-    probability = model.probability(cosine)
+    a, b = (model.open(Path(photo)) for photo in (photo_a, photo_b))
+    found = model.likeness(cosine_of(a, b), a.shown, b.shown)
     if out is not None:
-        facts = [("cosine", f"{cosine:.4f}"), ("probability", f"{probability:.4f}")]
+        facts = [*_facts(found, model), ("probability", f"{found.probability:.4f}")]
         title = f"{Path(photo_a).name} and {Path(photo_b).name}"
-        write_explanation(Path(out), title, facts, a, b, explain_photos(a, b, model.embed_pixels))
+        explained = explain_photos(a.pixels, b.pixels, model.embed_pixels)
+        write_explanation(Path(out), title, facts, a.pixels, b.pixels, explained)
     if as_json:
-        print(json.dumps({"cosine": cosine, "match_probability": probability, "picture": out}))
+        told = {
+            "cosine": found.cosine,
+            "score": found.score,
+            "match_probability": found.probability,
+            "picture": out,
+        }
+        print(json.dumps(told))
         return
-    print(
-        f"{'one product' if probability >= 0.5 else 'two products'}, probability of one {probability:.4f}"
-    )
-    print(f"  cosine {cosine:.4f}" + (f"; picture {out}" if out else ""))
+    verdict = "one product" if found.probability >= 0.5 else "two products"
+    print(f"{verdict}, probability of one {found.probability:.4f}")
+    figures = ", ".join(f"{name} {value}" for name, value in _facts(found, model))
+    print(f"  {figures}" + (f"; picture {out}" if out else ""))
+
+
+def _facts(found: Likeness, model: PhotoModel) -> Facts:
+    facts = [("cosine", f"{found.cosine:.4f}")]
+    return [*facts, ("score", f"{found.score:.4f}")] if model.verifies else facts
 
 
 def write_explanation(

@@ -1,26 +1,34 @@
 """`dedup-job explain SKU_A SKU_B`: why two SKUs are together, or are not; and since when."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
-import numpy as np
-
 from dedup_job.commands.compare import write_explanation
-from dedup_job.commands.photo_query import PhotoModel
+from dedup_job.commands.photo_query import Likeness, Photo, PhotoModel, cosine_of
 from dedup_job.commands.run_photos import Row, RunPhotos
 from dedup_job.commands.safe_text import visible
 from dedup_job.errors import ConfigError, ImageRejected
 from dedup_job.gallery.explanation import explain_photos
-from dedup_job.io.manifests import RunManifest, find_table, has_data, list_runs, read_manifest
+from dedup_job.io.manifests import (
+    RunManifest,
+    find_table,
+    has_data,
+    list_runs,
+    read_manifest,
+    threshold_of,
+    verifier_of,
+)
 from dedup_job.io.storage import Folder, open_warehouse
 from dedup_job.io.tables import read_where
-from dedup_job.kernels.images import Pixels
-from dedup_job.kernels.neighbours import Vectors
 from dedup_job.tables import (
     DUPLICATE_GROUPS,
     DUPLICATE_PAIRS,
     PAIR_DECISIONS,
 )
+
+# 8 ms each. Two SKUs seldom have more pairs of photos; of those that do, the most alike count.
+_MOST_VERIFIED = 50
 
 
 def explain(warehouse: str, sku_a: str, sku_b: str, bundle: str, out: str | None = None) -> None:
@@ -43,20 +51,18 @@ def explain(warehouse: str, sku_a: str, sku_b: str, bundle: str, out: str | None
     folder = open_warehouse(warehouse)
     manifest = read_manifest(folder)
     facts = list(_facts(folder, manifest, smaller, larger))
-    model = PhotoModel(bundle)
-    model.check_run(manifest)
+    model = PhotoModel(bundle, manifest)
     run_photos = RunPhotos(folder, manifest)
     photos = [_photos(run_photos, model, sku) for sku in (smaller, larger)]
-    a, b, cosine = _best_pair(photos[0], photos[1], model)
-    probability = model.probability(cosine)
+    found, a, b = _best_pair(photos[0], photos[1], model)
     facts[:0] = [
-        ("best photos now", f"cosine {cosine:.4f}, probability {probability:.4f}"),
-        ("threshold", f"{manifest.facts['min_cosine']:.4f}"),
+        ("best photos now", _figures(found, manifest)),
+        ("threshold", str(threshold_of(manifest.facts))),
     ]
     title = f"{visible(smaller)} and {visible(larger)}"
     if out is not None:
-        explained = explain_photos(a, b, model.embed_pixels)
-        write_explanation(Path(out), title, facts, a, b, explained)
+        explained = explain_photos(a.pixels, b.pixels, model.embed_pixels)
+        write_explanation(Path(out), title, facts, a.pixels, b.pixels, explained)
     print(title)
     for name, text in facts:
         print(f"  {name:<18} {text}")
@@ -100,7 +106,10 @@ def _verdict(pair: Row | None, group: dict[str, str], a: str, b: str) -> str:
 
 def _then(warehouse: Folder, run: RunManifest, a: str, b: str) -> str:
     group, pair = _groups(warehouse, run, a, b), _pair(warehouse, run, a, b)
-    likeness = f"cosine {pair['cosine']:.4f}" if pair else "no match"
+    likeness = "no match"
+    if pair:
+        scale = threshold_of(run.facts).scale
+        likeness = f"{scale} {pair[scale]:.4f}"
     if group.get(a) is not None and group.get(a) == group.get(b):
         return f"together in {group[a]}, {likeness}"
     return f"apart ({pair['parted_by']}), {likeness}" if pair else "apart, no match"
@@ -123,7 +132,7 @@ def _said(warehouse: Folder, run: RunManifest, a: str, b: str) -> Iterator[Row]:
         yield from (row for row in read_where(stored, "sku_id_a", [a]) if row["sku_id_b"] == b)
 
 
-def _photos(photos: RunPhotos, model: PhotoModel, sku: str) -> list[Pixels]:
+def _photos(photos: RunPhotos, model: PhotoModel, sku: str) -> list[Photo]:
     """The photos of a SKU as the model takes them: read anew, or else from their thumbnails."""
     rows = photos.rows_of([sku]).get(sku)
     if not rows:
@@ -131,7 +140,7 @@ def _photos(photos: RunPhotos, model: PhotoModel, sku: str) -> list[Pixels]:
     found, problem = [], ""
     for row in rows:
         try:
-            found.append(photos.use(row, model.prepare_bytes))
+            found.append(photos.use(row, model.see))
         except ImageRejected as refusal:
             problem = refusal.detail
     if not found:
@@ -140,13 +149,21 @@ def _photos(photos: RunPhotos, model: PhotoModel, sku: str) -> list[Pixels]:
 
 
 def _best_pair(
-    photos_a: list[Pixels], photos_b: list[Pixels], model: PhotoModel
-) -> tuple[Pixels, Pixels, float]:
-    a, b = (_vectors(photos, model) for photos in (photos_a, photos_b))
-    cosines = np.clip(a @ b.T, -1.0, 1.0)
-    i, j = np.unravel_index(int(cosines.argmax()), cosines.shape)
-    return photos_a[i], photos_b[j], float(cosines[i, j])
+    photos_a: Sequence[Photo], photos_b: Sequence[Photo], model: PhotoModel
+) -> tuple[Likeness, Photo, Photo]:
+    """The pair of photos by which the job would judge two SKUs."""
+    pairs = [(cosine_of(a, b), a, b) for a, b in product(photos_a, photos_b)]
+    pairs.sort(key=lambda pair: -pair[0])
+    judged = [
+        (model.likeness(cosine, a.shown, b.shown), a, b) for cosine, a, b in pairs[:_MOST_VERIFIED]
+    ]
+    return min(judged, key=lambda pair: pair[0].rank)
 
 
-def _vectors(photos: list[Pixels], model: PhotoModel) -> Vectors:
-    return model.embed_pixels(np.stack(photos))
+def _figures(found: Likeness, manifest: RunManifest) -> str:
+    figures = f"cosine {found.cosine:.4f}, probability {found.probability:.4f}"
+    if verifier_of(manifest.facts) is None:
+        return figures
+    if found.score is None:
+        return f"{figures}; not verified: below cosine {manifest.facts['min_cosine']:.3f}"
+    return f"score {found.score:.4f}, {figures}"

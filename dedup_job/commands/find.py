@@ -6,17 +6,23 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dedup_job.commands.photo_query import PhotoModel
+from dedup_job.commands.photo_query import Likeness, Photo, PhotoModel, Shown
 from dedup_job.commands.safe_text import visible
 from dedup_job.errors import DedupError
 from dedup_job.io.embedding_store import EmbeddingStore
-from dedup_job.io.manifests import RunManifest, find_table, read_manifest
+from dedup_job.io.manifests import (
+    RunManifest,
+    find_table,
+    read_manifest,
+    threshold_of,
+    verifier_of,
+)
 from dedup_job.io.search_index import (
     INDEX_FOLDER,
+    Hit,
     SearchIndex,
     build_index,
     index_name,
@@ -26,12 +32,20 @@ from dedup_job.io.tables import read_batches
 from dedup_job.tables import CATALOG_IMAGES, DUPLICATE_GROUPS
 
 _FAN_OUT = 12
+# A content may be shown by many SKUs, and a SKU show many contents.
+_HITS_PER_LISTING = 10
+# 8 ms each: those most alike are verified, and what is rarely a match is not.
+_VERIFIED_PER_LISTING = 5
 Showers = dict[str, list[tuple[str, str]]]  # content -> (SKU, photo)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A SKU that looks like the photo: its most alike photo, and what that means."""
+    """A SKU that looks like the photo: its most alike photo, and what that means.
+
+    `score` is what the threshold acts on: the verifier's or, where the run verified no pairs, the cosine; None
+    where the two photos were not verified, because their cosine is too low.
+    """
 
     sku_id: str
     cosine: float
@@ -39,6 +53,7 @@ class Listing:
     is_match: bool
     image_uri: str
     group_id: str | None
+    score: float | None
 
 
 def find(
@@ -66,11 +81,10 @@ def find(
         DedupError: nothing was published there, or it cannot be read.
         ConfigError: the photo cannot be used, or the bundle is of another model.
     """
-    model = PhotoModel(bundle)
-    [query] = model.embed([Path(photo)])
     folder = open_warehouse(warehouse)
     manifest = read_manifest(folder)
-    model.check_run(manifest)
+    model = PhotoModel(bundle, manifest)
+    query = model.open(Path(photo))
     with open_index(folder, manifest, rebuild=rebuild) as index:
         found = look_up(index, model, query, top, manifest)
     if as_json:
@@ -97,33 +111,49 @@ def open_index(warehouse: Folder, manifest: RunManifest, *, rebuild: bool = Fals
 
 
 def look_up(
-    index: SearchIndex, model: PhotoModel, query: np.ndarray, top: int, manifest: RunManifest
+    index: SearchIndex, model: PhotoModel, query: Photo, top: int, manifest: RunManifest
 ) -> list[Listing]:
     """The SKUs most like a query, each by its most alike photo."""
     listings: dict[str, Listing] = {}
-    threshold = float(manifest.facts["min_cosine"])
-    # A content may be shown by many SKUs, and a SKU show many contents.
-    for hit in index.search(query, 10 * top, _FAN_OUT):
-        probability = model.probability(hit.cosine)
+    threshold = threshold_of(manifest.facts).value
+    for found, hit in _judged(index, model, query, top):
+        is_match = found.score is not None and found.score >= threshold
         for sku, uri, group in zip(hit.sku_ids, hit.image_uris, hit.group_ids, strict=True):
-            is_match = hit.cosine >= threshold
-            listing = Listing(sku, hit.cosine, probability, is_match, uri, group or None)
+            listing = Listing(
+                sku, found.cosine, found.probability, is_match, uri, group or None, found.score
+            )
             listings.setdefault(sku, listing)
     return list(listings.values())[:top]
 
 
+def _judged(
+    index: SearchIndex, model: PhotoModel, query: Photo, top: int
+) -> list[tuple[Likeness, Hit]]:
+    """The contents nearest to a query, the most alike first; of equals the smallest content."""
+    hits = index.search(query.embedding, _HITS_PER_LISTING * top, _FAN_OUT)
+    to_verify = [hit for hit in hits if model.would_verify(hit.cosine)]
+    pictures = index.pictures(to_verify[: _VERIFIED_PER_LISTING * top])
+    judged = [
+        (model.likeness(hit.cosine, query.shown, Shown(sha, pictures.get(sha))), hit)
+        for hit in hits
+        for sha in [hit.content_sha256]
+    ]
+    return sorted(judged, key=lambda one: (one[0].rank, one[1].content_sha256))
+
+
 def _lines(found: list[Listing], manifest: RunManifest) -> Iterator[str]:
     matches = [one for one in found if one.is_match]
-    threshold = manifest.facts["min_cosine"]
+    threshold = threshold_of(manifest.facts)
     if matches:
-        yield f"in the catalog: {visible(matches[0].sku_id)} (threshold {threshold:.3f})"
+        yield f"in the catalog: {visible(matches[0].sku_id)} (threshold: {threshold})"
     else:
-        yield f"not in the catalog: nothing reaches the threshold {threshold:.3f}"
-    yield "  cosine  probability  SKU, group, photo"
+        yield f"not in the catalog: nothing reaches the threshold, {threshold}"
+    yield "  cosine   score  probability  SKU, group, photo"
     for one in found:
         mark = "*" if one.is_match else " "
         where = f"{visible(one.sku_id)}  {one.group_id or '-'}  {visible(one.image_uri)}"
-        yield f"{mark} {one.cosine:.4f}  {one.match_probability:11.4f}  {where}"
+        score = "-" if one.score is None else f"{one.score:.4f}"
+        yield f"{mark} {one.cosine:.4f}  {score:>6}  {one.match_probability:11.4f}  {where}"
 
 
 def _showers(warehouse: Folder, manifest: RunManifest) -> Showers:
@@ -148,18 +178,25 @@ def _rows(
 ) -> Iterator[pa.Table]:
     """Rows of `search_index.SCHEMA`: each content once, though two runs may have stored it."""
     stored = EmbeddingStore(warehouse, manifest.facts["model_id"]).stored()
+    columns = ["content_sha256", "embedding"]
+    if verifier_of(manifest.facts) is not None:
+        columns.append("picture")
     left = set(shown)
-    for part in read_batches(stored, ["content_sha256", "embedding"]):
+    for part in read_batches(stored, columns):
         shas = part["content_sha256"].to_pylist()
         rows = [i for i, sha in enumerate(shas) if sha in left]
         left.difference_update(shas)
+        taken = part.take(pa.array(rows, pa.int64()))
         showers = [sorted(shown[shas[i]]) for i in rows]
         yield pa.table(
             {
-                "content_sha256": [shas[i] for i in rows],
+                "content_sha256": taken["content_sha256"],
                 "sku_ids": [[sku for sku, _ in one] for one in showers],
                 "image_uris": [[uri for _, uri in one] for one in showers],
                 "group_ids": [[groups.get(sku, "") for sku, _ in one] for one in showers],
-                "embedding": part["embedding"].take(pa.array(rows, pa.int64())),
+                "embedding": taken["embedding"],
+                "picture": taken["picture"]
+                if "picture" in columns
+                else pa.nulls(len(rows), pa.binary()),
             }
         )

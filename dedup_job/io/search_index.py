@@ -1,11 +1,12 @@
 """The catalog's embeddings by cell in one Parquet file, from which a few cells answer a query.
 
 A row group is a cell: contents whose nearest centre it is. The centres stand in the file's metadata, so
-one file is the whole index, and a reader holds no more of it than the cells it asks for.
+one file is the whole index, and a reader holds no more of it than the cells it asks for. The pictures by which
+pairs are verified are most of its bytes; they are read of the few contents that are verified.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,11 @@ from dedup_job.kernels.quantiser import nearest_cells, sample_size, train_cells
 from dedup_job.kernels.vectors import as_bytes, embedding_matrix
 
 INDEX_FOLDER = "_search"
-_FORMAT = b"1"
+_FORMAT = 2
 _MAX_CELL_ROWS = 4_096
 _SEED = 2026
-_ROWS_PER_BUCKET = 500_000
+# Of some 6 KB each, with a picture.
+_ROWS_PER_BUCKET = 100_000
 SCHEMA = pa.schema(
     [
         pa.field("content_sha256", pa.string(), False),
@@ -35,24 +37,28 @@ SCHEMA = pa.schema(
         pa.field("image_uris", pa.list_(pa.string()), False),
         pa.field("group_ids", pa.list_(pa.string()), False),  # '' where a SKU is in none
         pa.field("embedding", pa.binary(), False),
+        pa.field("picture", pa.binary()),  # null where the run verified no pairs
     ]
 )
+# What a hit tells.
+_SHOWN = ["content_sha256", "sku_ids", "image_uris", "group_ids"]
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A content near a query, with those that show it side by side."""
+    """A content near a query, with those that show it side by side. `cell`: where it lies."""
 
     content_sha256: str
     cosine: float
+    cell: int
     sku_ids: list[str]
     image_uris: list[str]
     group_ids: list[str]
 
 
 def index_name(run_id: str) -> str:
-    """The file of a run's index in `INDEX_FOLDER`."""
-    return f"{run_id}.parquet"
+    """The file of a run's index in `INDEX_FOLDER`; one of another format is of another name."""
+    return f"{run_id}.v{_FORMAT}.parquet"
 
 
 def build_index(folder: Folder, run_id: str, parts: Iterable[pa.Table], n_rows: int) -> str:
@@ -75,7 +81,7 @@ def build_index(folder: Folder, run_id: str, parts: Iterable[pa.Table], n_rows: 
         held = _Held(Path(work), parts)
         centres = _train(held, n_rows)
         buckets = held.bucket_by_cell(centres, 1 + n_rows // _ROWS_PER_BUCKET)
-        metadata = {b"format": _FORMAT, b"dim": str(centres.shape[1]).encode()}
+        metadata = {b"format": str(_FORMAT).encode(), b"dim": str(centres.shape[1]).encode()}
         metadata[b"centres"] = centres.astype("<f4").tobytes().hex().encode()
         temporary = f".{name}.tmp"
         with (
@@ -108,7 +114,7 @@ class SearchIndex:
             stream: BinaryIO = self._stack.enter_context(folder.open_read(name))
             self._file = pq.ParquetFile(stream)
             metadata = self._file.schema_arrow.metadata or {}
-            if metadata.get(b"format") != _FORMAT:
+            if metadata.get(b"format") != str(_FORMAT).encode():
                 raise ValueError("another format")
             dim = int(metadata[b"dim"])
             flat = np.frombuffer(bytes.fromhex(metadata[b"centres"].decode()), "<f4")
@@ -136,20 +142,35 @@ class SearchIndex:
         Returns:
             The most alike first; equals by content.
         """
-        cells = nearest_cells(query[None], self._centres, fan_out)[0]
+        cells = sorted(nearest_cells(query[None], self._centres, fan_out)[0].tolist())
         try:
-            rows = self._file.read_row_groups(sorted(cells.tolist()))
+            rows = self._file.read_row_groups(cells, columns=[*_SHOWN, "embedding"])
             vectors = embedding_matrix(rows["embedding"])
         except (OSError, ValueError, pa.ArrowException) as error:
             raise self._unreadable(error) from None
         cosines = np.clip(vectors.astype(np.float64) @ query.astype(np.float64), -1.0, 1.0)
         shas = rows["content_sha256"].to_pylist()
         order = sorted(_best(cosines, top), key=lambda i: (-cosines[i], shas[i]))
-        found = rows.drop_columns(["embedding"]).take(pa.array(order, pa.int64())).to_pylist()
+        found = rows.select(_SHOWN).take(pa.array(order, pa.int64())).to_pylist()
+        n_rows = [self._file.metadata.row_group(cell).num_rows for cell in cells]
+        cell_of = np.repeat(cells, n_rows)
         return [
-            Hit(cosine=float(np.float32(cosines[i])), **row)
+            Hit(cosine=float(np.float32(cosines[i])), cell=int(cell_of[i]), **row)
             for i, row in zip(order, found, strict=True)
         ]
+
+    def pictures(self, hits: Sequence[Hit]) -> dict[str, bytes]:
+        """The pictures of contents by content, of those that have one."""
+        found: dict[str, bytes] = {}
+        shas = pa.array([hit.content_sha256 for hit in hits], pa.string())
+        try:
+            for cell in sorted({hit.cell for hit in hits}):
+                rows = self._file.read_row_group(cell, columns=["content_sha256", "picture"])
+                asked = rows.filter(pc.is_in(rows["content_sha256"], value_set=shas))
+                found.update(zip(*asked.to_pydict().values(), strict=True))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise self._unreadable(error) from None
+        return {sha: picture for sha, picture in found.items() if picture is not None}
 
     def _unreadable(self, error: Exception) -> DedupError:
         return DedupError(

@@ -6,10 +6,11 @@ import pytest
 
 from dedup_job.errors import DedupError
 from dedup_job.io import search_index
-from dedup_job.io.search_index import SearchIndex, build_index
+from dedup_job.io.search_index import SearchIndex, build_index, index_name
 from dedup_job.io.storage import Folder
 
 DIM, N = 16, 1_500
+NAME = index_name("r1")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,8 @@ def parts(vectors, size=400):
                 "image_uris": [[f"{i}.jpg", "s.jpg"] for i in numbers],
                 "group_ids": [["g", ""] for _ in numbers],
                 "embedding": pa.array(list(vectors[list(numbers)]), pa.list_(pa.float32())),
+                # The first has none.
+                "picture": pa.array([b"picture %d" % i if i else None for i in numbers]),
             }
         )
 
@@ -44,13 +47,13 @@ def folder(request, vectors, tmp_path, monkeypatch):
     folder = Folder(str(tmp_path / "_search"))
     build_index(folder, "an earlier run", parts(vectors[:10]), 10)
     build_index(folder, "r1", parts(vectors), N)
-    assert folder.file_names() == ["r1.parquet"]
+    assert folder.file_names() == [NAME]
     return folder
 
 
 def test_neighbours_are_those_of_brute_force(folder, vectors):
     truth = vectors.astype(float) @ vectors.T.astype(float)
-    with SearchIndex(folder, "r1.parquet") as index:
+    with SearchIndex(folder, NAME) as index:
         for i in range(0, N, 50):
             own, near = index.search(vectors[i], 2, fan_out=12)
             expected = np.argsort(-truth[i])[1]
@@ -63,11 +66,23 @@ def test_neighbours_are_those_of_brute_force(folder, vectors):
 
 
 def test_all_cells_hold_every_content_once(folder, vectors):
-    with SearchIndex(folder, "r1.parquet") as index:
+    with SearchIndex(folder, NAME) as index:
         found = index.search(vectors[0], 10 * N, fan_out=10**6)
     assert sorted(hit.content_sha256 for hit in found) == [f"{i:064x}" for i in range(N)]
     cosines = [hit.cosine for hit in found]
     assert cosines == sorted(cosines, reverse=True)
+
+
+def test_pictures_are_those_of_the_hits_alone(folder, vectors):
+    with SearchIndex(folder, NAME) as index:
+        found = index.search(vectors[0], 40, fan_out=12)
+        pictures = index.pictures(found)
+        assert index.pictures([]) == {}
+    assert found[0].content_sha256 == f"{0:064x}"
+    expected = {
+        hit.content_sha256: b"picture %d" % int(hit.content_sha256, 16) for hit in found[1:]
+    }
+    assert pictures == expected
 
 
 def test_a_file_that_is_no_index_is_told(tmp_path):
@@ -78,8 +93,8 @@ def test_a_file_that_is_no_index_is_told(tmp_path):
 
 
 def test_damage_within_a_cell_is_told(folder, vectors):
-    data = bytearray(folder.read_bytes("r1.parquet"))
+    data = bytearray(folder.read_bytes(NAME))
     data[200:4_000] = bytes(3_800)
-    folder.replace_bytes("r1.parquet", bytes(data))
-    with SearchIndex(folder, "r1.parquet") as index, pytest.raises(DedupError, match="--rebuild"):
+    folder.replace_bytes(NAME, bytes(data))
+    with SearchIndex(folder, NAME) as index, pytest.raises(DedupError, match="--rebuild"):
         index.search(vectors[0], 5, fan_out=10**6)

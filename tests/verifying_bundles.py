@@ -1,0 +1,34 @@
+"""A bundle that verifies pairs by a network of one line of NumPy: for tests in one process, without TensorFlow."""
+
+import numpy as np
+
+from dedup_job.kernels import verifier_model
+from dedup_job.kernels.bundle import VERIFIER
+from tests import bundles_with_verifier
+
+_APART = slice(6, 9)  # channels of `kernels.verifier`: how the two differ
+_RULE = {"bias": 0.0, "answer_weight": 0.5, "cosine_weight": 2.0}
+
+
+class GreyLevels:
+    """A network that knows how many grey levels the two differ by, and nothing else."""
+
+    def __init__(self, path, n_threads):
+        assert path.name == VERIFIER
+
+    def __call__(self, pair):
+        apart = pair[..., _APART].astype(np.float32).mean(axis=(1, 2, 3))
+        return (20.0 - 2.0 * apart)[:, None]
+
+
+def verifying_bundle(folder, patch, *, name="verifier"):
+    """A bundle whose verifier is `GreyLevels`; another name is another verifier of the same model.
+
+    Args:
+        folder: gets the bundle.
+        patch: a MonkeyPatch; while it lasts, every verifier is `GreyLevels`.
+        name: stands in the file of the network, so that its hash differs.
+    """
+    for module in (verifier_model, bundles_with_verifier):
+        patch.setattr(module, "LiteRtNetwork", GreyLevels)
+    return bundles_with_verifier.write_bundle(folder / "bundle", name.encode(), _RULE)
