@@ -71,7 +71,9 @@ def ship_bundle(
         raise ModelContractError(
             f"model bundle {directory} has no {KERAS_MODEL}; model.runtime=tensorflow needs it"
         )
-    name = f"bundle-{manifest.model_id[:16]}-{runtime}"
+    # A verifier trained anew has the same model_id: workers must not take the one they loaded before.
+    verifier = f"-{manifest.verifier_id[:16]}" if manifest.verifier_id else ""
+    name = f"bundle-{manifest.model_id[:16]}{verifier}-{runtime}"
     if not (Path(SparkFiles.getRootDirectory()) / name).is_dir():
         skip = {VERIFIER_KERAS} | (set() if runtime == "tensorflow" else {KERAS_MODEL})
         # Executors ask for the archive when their first task starts: it must outlive this call.

@@ -11,6 +11,7 @@ from dedup_job.io.tables import StoredTable, read_table
 from dedup_job.nightly.context import RunContext
 from dedup_job.nightly.gates import AuditFigures, as_manifest, audit, hold_or_accept, last_run
 from dedup_job.nightly.memory import Memory
+from dedup_job.nightly.photo_stage import Model
 from dedup_job.nightly.record import RunRecord
 from dedup_job.nightly.report_tables import Findings
 from dedup_job.nightly.results import RunResult
@@ -25,7 +26,7 @@ def audit_run(
     memory: Memory,
     found: Findings,
     result: RunResult,
-    model_id: str,
+    model: Model,
     reports: Mapping[str, StoredTable],
 ) -> None:
     """Judge the staged reports; verdicts go into the run's record.
@@ -53,9 +54,10 @@ def audit_run(
         recall=result.candidate_recall,
         n_trees=found.outcome.effort.n_trees,
         min_score=result.min_score,
-        model_id=model_id,
+        model_id=model.manifest.model_id,
         last=last_run(memory.base.facts) if memory.base else None,
         n_carried=found.n_carried_rows,
+        verifier_id=model.verifier_id,
     )
     verdicts = audit(figures, settings.config)
     record.gates = as_manifest(verdicts)

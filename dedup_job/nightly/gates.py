@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dedup_job.config import JobConfig
 from dedup_job.errors import ConfigError, GateError
-from dedup_job.io.manifests import threshold_of
+from dedup_job.io.manifests import threshold_of, verifier_of
 
 logger = logging.getLogger("dedup_job")
 # In a catalog this small a few listings move every share.
@@ -37,6 +37,7 @@ class LastRun:
     n_grouped: int
     min_score: float
     is_explicit: bool
+    verifier_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class AuditFigures:
         last: the last run, or None.
         n_carried: of `n_rows`, those that a delta does not mention; they were judged before, and
             would hide a delta of which no photo could be read.
+        verifier_id: what scored the pairs; None: scores are cosines.
     """
 
     n_rows: int
@@ -72,6 +74,7 @@ class AuditFigures:
     model_id: str
     last: LastRun | None
     n_carried: int = 0
+    verifier_id: str | None = None
 
     @property
     def n_named(self) -> int:
@@ -231,6 +234,8 @@ def _why_no_drift(figures: AuditFigures) -> str:
         return "first run"
     if last.model_id != figures.model_id:
         return "another model than last time"
+    if last.verifier_id != figures.verifier_id:
+        return "pairs are scored by another verifier than last time"
     if min(figures.n_rows, last.n_rows) < _ENOUGH_ROWS:
         return f"fewer than {_ENOUGH_ROWS} rows"
     return ""
@@ -278,4 +283,5 @@ def last_run(facts: Mapping[str, object]) -> LastRun:
         n_grouped=int(str(facts["n_grouped_skus"])),
         min_score=threshold_of(facts).value,
         is_explicit=facts["target_precision"] is None,
+        verifier_id=verifier_of(facts),
     )

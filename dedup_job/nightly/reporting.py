@@ -79,7 +79,7 @@ def publish_run(
         staged.rows.check()
     reports = staged.reports
     result = _summarise(record, context, settings, found, staged)
-    audit_run(record, context, settings, memory, found, result, calibration.model_id, reports)
+    audit_run(record, context, settings, memory, found, result, model, reports)
     reach("after_audit")
 
     run_row = _run_row(context, settings, calibration, result)

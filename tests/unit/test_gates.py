@@ -123,6 +123,9 @@ def test_drift_is_not_judged_against_another_model_or_in_a_small_catalog():
 
 
 def test_an_explicit_threshold_does_not_drift_but_the_share_does():
+    scored = replace(LAST, verifier_id="v1")
+    assert broken(min_score=0.95, last=scored) == set()
+    assert broken(min_score=0.95, last=scored, verifier_id="v1") == {"drift"}
     explicit = JobConfig(match={"min_cosine": 0.95})
     assert broken(explicit, min_score=0.95) == set()
     assert broken(min_score=0.95, last=replace(LAST, is_explicit=True)) == set()
