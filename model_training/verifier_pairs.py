@@ -3,8 +3,10 @@
 A pair is two edited views as the job would hold them: prepared, stored as JPEG, laid over each other.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import get_context
 from typing import Any
 
@@ -89,7 +91,13 @@ def draw_pairs(
     """Draw pairs in processes of their own, part by part; equal arguments give equal pairs."""
     n_parts = -(-n_pairs // PAIRS_PER_PART)
     with get_context("spawn").Pool(n_processes, _open, (photos, config, neighbours)) as pool:
-        yield from pool.imap(_draw_part, [seed + 1_000 * part for part in range(n_parts)])
+        # A few parts ahead, no more: a part is 90 MB, and drawing is quicker than learning.
+        seeds = iter([seed + 1_000 * part for part in range(n_parts)])
+        drawn = deque(pool.apply_async(_draw_part, (s,)) for s in islice(seeds, n_processes + 1))
+        while drawn:
+            part = drawn.popleft().get()
+            drawn.extend(pool.apply_async(_draw_part, (s,)) for s in islice(seeds, 1))
+            yield part
 
 
 _opened: dict[str, Any] = {}
