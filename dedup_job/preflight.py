@@ -265,7 +265,12 @@ def _look_ahead(
     if found.sample:
         found.add([check_sample(found.sample, config.gates.max_reject_rate)])
     estimates = estimate_run(
-        found.catalog, found.sample, n_cores, model.manifest.dim, config.candidates
+        found.catalog,
+        found.sample,
+        n_cores,
+        model.manifest.dim,
+        config.candidates,
+        config.match.verify_pairs_per_photo if model.verifies else None,
     )
     found.estimates = estimates.all()
     found.add(_check_room(found, spark, access, estimates))

@@ -15,6 +15,9 @@ PHOTO_WORKER_MB = 600  # a worker of the photo stage and its decoder; docs/opera
 _SEARCH_BASE_MB = 200
 # Beside the vector: hash, keys and Parquet's own, of 442 contents in one file.
 _EMBEDDING_ROW_BYTES = 85
+# Beside the embedding, where pairs are verified: mean of 956 photos at 128 pixels, and Parquet's own.
+_PICTURE_BYTES = 5_000
+_SECONDS_PER_PAIR = 0.008
 # Of a night of 20,000 rows: 286 bytes a row of state, 24 of reports. Long URIs take more.
 _PUBLISHED_ROW_BYTES = 310
 # Other tables of staging, of a night of 520 rows; it holds each embedding in two tables besides.
@@ -41,6 +44,7 @@ class Estimates:
 
     Attributes:
         photo_stage_s: wall time of the photo stage; None when no photo is due.
+        verification_s: wall time of verifying pairs, at most; None where none are, or no photo is due.
         fetched_bytes: bytes of photos to fetch; None when no photo is due.
         core_memory_mb: memory outside the JVM that every core needs.
         store_bytes: what the embedding store grows by.
@@ -49,6 +53,7 @@ class Estimates:
     """
 
     photo_stage_s: Estimate | None
+    verification_s: Estimate | None
     fetched_bytes: Estimate | None
     core_memory_mb: Estimate
     store_bytes: Estimate
@@ -59,6 +64,7 @@ class Estimates:
         """In the order of a run."""
         found = (
             self.photo_stage_s,
+            self.verification_s,
             self.fetched_bytes,
             self.core_memory_mb,
             self.store_bytes,
@@ -79,6 +85,7 @@ def estimate_run(
     n_cores: int,
     dim: int,
     candidates: CandidatesConfig,
+    verified_per_photo: float | None = None,
 ) -> Estimates:
     """Estimate a run.
 
@@ -88,21 +95,24 @@ def estimate_run(
         n_cores: tasks that run at once.
         dim: length of the model's vectors.
         candidates: settings of the search.
+        verified_per_photo: pairs that are verified, a photo; None: the run verifies nothing.
     """
     n_due = catalog.n_new + catalog.n_asked
     embedded_share = sample.n_embedded / sample.n_photos if sample else 0.0
     n_embedded = round(n_due * embedded_share)
     vector = 4 * dim + _EMBEDDING_ROW_BYTES
-    store = n_embedded * vector
+    kept = vector if verified_per_photo is None else vector + _PICTURE_BYTES
+    store = n_embedded * kept
     return Estimates(
         photo_stage_s=_photo_stage(n_due, sample, n_cores) if sample else None,
+        verification_s=_verification(n_embedded, verified_per_photo, n_cores),
         fetched_bytes=_fetched(n_due, sample) if sample else None,
         core_memory_mb=_core_memory(catalog.n_largest_block, dim, candidates),
         store_bytes=Estimate(
             "embedding store grows by",
             store,
             "bytes",
-            f"{n_embedded} new embeddings, {embedded_share:.0%} of photos due, at {vector} bytes",
+            f"{n_embedded} new embeddings, {embedded_share:.0%} of photos due, at {kept} bytes",
         ),
         report_bytes=Estimate(
             "reports and state",
@@ -154,6 +164,19 @@ def _photo_stage(n_due: int, sample: SampleFigures, n_cores: int) -> Estimate:
         "s",
         f"{n_due} photos at {each * 1000:.1f} ms a photo and core, as {sample.n_photos} photos "
         f"took, on {n_cores} cores",
+    )
+
+
+def _verification(n_new: int, per_photo: float | None, n_cores: int) -> Estimate | None:
+    if per_photo is None or not n_new:
+        return None
+    n_pairs = round(n_new * per_photo)
+    return Estimate(
+        "verification, at most",
+        n_pairs * _SECONDS_PER_PAIR / n_cores,
+        "s",
+        f"{n_pairs} pairs of {n_new} new photos (match.verify_pairs_per_photo is {per_photo:g}) at "
+        f"{_SECONDS_PER_PAIR * 1000:g} ms a pair and core, on {n_cores} cores",
     )
 
 

@@ -538,6 +538,15 @@ def test_estimates_follow_from_counts_and_sample():
     assert len(found.all()) == 6 and all(estimate.how for estimate in found.all())
 
 
+def test_verified_pairs_take_time_and_their_pictures_take_room():
+    plain = estimate_run(CATALOG, SAMPLE, 4, 128, CandidatesConfig())
+    found = estimate_run(CATALOG, SAMPLE, 4, 128, CandidatesConfig(), verified_per_photo=10.0)
+    assert plain.verification_s is None
+    assert found.verification_s.value == pytest.approx(640 * 10 * 0.008 / 4)
+    assert "6400 pairs of 640 new photos" in found.verification_s.how
+    assert found.store_bytes.value == plain.store_bytes.value + 640 * 5_000
+
+
 def test_a_night_that_asks_for_nothing():
     catalog = replace(CATALOG, n_asked=0, n_new=0, n_remembered=900)
     found = estimate_run(catalog, None, 4, 128, CandidatesConfig())
