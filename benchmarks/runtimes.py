@@ -9,6 +9,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def _verifier(bundle: Path, photos: np.ndarray) -> dict[str, float]:
     pictures = [pack_picture(photo) for photo in photos]
     described = [describe(unpack_picture(picture)) for picture in pictures]
     describing = _seconds(lambda: [describe(unpack_picture(picture)) for picture in pictures])
-    pairs = list(zip(described, described[1:], strict=False))
+    pairs = list(pairwise(described))
     looking = _seconds(lambda: [verifier.answer(a, b) for a, b in pairs])
     copies = _seconds(lambda: [verifier.answer(a, a) for a in described])
     return {

@@ -112,6 +112,11 @@ class Sampler:
         )
         return made
 
+    def copies(self, row: int) -> np.ndarray:
+        """Rows of other photos that are labelled duplicates of this one."""
+        same = self._identities[self._photos.photos[row].identity]
+        return np.array([r for r in same if r != row], np.int64)
+
     def rivals(self, row: int) -> np.ndarray:
         """Rows that are known to show another product than this photo, nearly the same: labelled or by family."""
         family = self._families[self._photos.photos[row].family]

@@ -23,6 +23,7 @@ def make_verifier(
     resume: bool,
     command: str,
     max_int8_loss: float,
+    start: Path | None = None,
     report: Callable[[str], None] = print,
 ) -> Manifest:
     """Train a verifier for a bundle's embedder and write it into the bundle.
@@ -36,6 +37,7 @@ def make_verifier(
         resume: continue from it.
         command: how this was called, for the manifest.
         max_int8_loss: uAP that int8 may cost.
+        start: a `verifier.keras` to train on.
         report: receives one line a step.
 
     Raises:
@@ -48,7 +50,7 @@ def make_verifier(
     )
     config = config.model_copy(update={"network": network})
     neighbours = find_neighbours(embed_originals(bundle, training), training)
-    trainer = VerifierTrainer(config, run_dir, resume=resume)
+    trainer = VerifierTrainer(config, run_dir, resume=resume, start=start)
     trained = train_verifier(trainer, training, neighbours, report=report)
     int8 = convert_verifier(trained, training, config, neighbours)
     facts = {

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from dedup_job.errors import ConfigError, GateError
-from dedup_job.kernels.bundle import Manifest, read_manifest
+from dedup_job.kernels.bundle import VERIFIER_KERAS, Manifest, read_manifest
 from model_training.bundling import export_bundle
 from model_training.config import ExperimentConfig, NetworkConfig, load_config
 from model_training.data import PhotoSet, fingerprint, photo_sha256
 from model_training.evaluate import build_validation, score_validation
+from model_training.make_verifier import make_verifier
 from model_training.outputs import prepare_run_dir
 from model_training.promote import promote
 from model_training.registry import Registry
@@ -81,6 +82,19 @@ def retrain(
             max_int8_loss=options.max_int8_loss,
             data_note=config.data_note,
         )
+        if manifest.has_verifier:
+            candidate = make_verifier(
+                work / CANDIDATE,
+                training,
+                held_out,
+                config,
+                work / RUN,
+                resume=True,
+                command=options.command_line,
+                max_int8_loss=options.max_int8_loss,
+                start=champion / VERIFIER_KERAS,
+                report=report,
+            )
         step = trainer.progress.step
         tell_of_bundle(watcher, candidate.model_id, step, candidate.raw["quality"])
         version, comparison = promote(

@@ -60,7 +60,7 @@ class PairSampler:
         if kind == "strangers":
             sides = [sampler.photo(row), sampler.photo(self._rival_of(row))]
         elif kind == "copies":
-            sides = 2 * [sampler.photo(row)]
+            sides = [sampler.photo(row), sampler.photo(self._copy_of(row))]
         elif kind == "other_copies":
             sides = 2 * [sampler.look_alike(row)]
         elif kind == "look_alikes":
@@ -71,6 +71,13 @@ class PairSampler:
         heavy = self._rng.permutation([True, bool(self._rng.random() < 0.6)])
         views = [sampler.view(rgb, heavy=bool(h)) for rgb, h in zip(sides, heavy, strict=True)]
         return views[0], views[1], kind in ("copies", "other_copies")
+
+    def _copy_of(self, row: int) -> int:
+        """Another photo that people called the same, half of the time, where there is one."""
+        copies = self._sampler.copies(row)
+        if len(copies) and self._rng.random() < 0.5:
+            return int(self._rng.choice(copies))
+        return row
 
     def _rival_of(self, row: int) -> int:
         family = self._sampler.rivals(row)

@@ -17,6 +17,7 @@ from keras import ops
 
 from dedup_job.errors import ConfigError, DedupError
 from dedup_job.kernels.images import Pixels
+from dedup_job.kernels.model import load_keras_model
 from model_training.config import ExperimentConfig, VerifierConfig
 from model_training.data import PhotoSet
 from model_training.verifier_network import build_verifier
@@ -80,18 +81,28 @@ class VerifierTrainer:
         config: of the experiment.
         run_dir: the checkpoint lies here.
         resume: continue from it, if there is one.
+        start: a `verifier.keras` to take the weights of.
 
     Raises:
-        ConfigError: the checkpoint is of another network.
+        ConfigError: the checkpoint, or `start`, is of another network.
     """
 
-    def __init__(self, config: ExperimentConfig, run_dir: Path, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        run_dir: Path,
+        *,
+        resume: bool = False,
+        start: Path | None = None,
+    ) -> None:
         keras.utils.set_random_seed(config.training.seed)
         self.config = config
         self.schedule = plan_schedule(config.verifier)
         self.step = 0
         self._run_dir = run_dir
         self.model = build_verifier(config.network.input_px, config.training.precision)
+        if start is not None:
+            self._start_from(start)
         self._optimizer = keras.optimizers.AdamW(
             weight_decay=config.training.weight_decay,
             global_clipnorm=config.training.clip_norm,
@@ -136,6 +147,15 @@ class VerifierTrainer:
         self._optimizer.finalize_variable_values(self.model.trainable_variables)
         network.set_weights(self.model.get_weights())
         return network
+
+    def _start_from(self, path: Path) -> None:
+        try:
+            self.model.set_weights(load_keras_model(path).get_weights())
+        except ValueError:
+            raise ConfigError(
+                f"{path} is another verifier than this version trains; train one anew with "
+                "`model-training verifier`"
+            ) from None
 
     def _variables(self) -> dict[str, Any]:
         groups = {"model": self.model.weights, "optimizer": self._optimizer.variables}

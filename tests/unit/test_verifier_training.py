@@ -71,8 +71,8 @@ def test_pairs_called_the_same_come_from_one_picture() -> None:
         rows.clear()
         a, b, same = sampler.draw()
         assert a.shape == b.shape == (_SIZE, _SIZE, 3)
-        # One picture is taken once and edited twice; two products are two pictures.
-        assert len(rows) == (1 if same else 2)
+        # Copies are of one photo, or of one self-made product that is made once; other pairs are not.
+        assert same == (len(rows) == 1 or rows[0] == rows[1] == ("photo", rows[0][1]))
         n_same += same
         if not same and rows[0][0] == rows[1][0] == "photo":
             assert rows[0][1] != rows[1][1]
