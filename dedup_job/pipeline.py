@@ -483,7 +483,10 @@ def group(
         )
         pairs = context.keep(matched, PRODUCT_PAIRS)
         if decided is not None:
-            pairs = add_said_pairs(context, pairs, decided, product_rows, photo_rows, contents)
+            verified = None if outcome.n_verified is None else outcome.pairs
+            pairs = add_said_pairs(
+                context, pairs, decided, product_rows, photo_rows, contents, verified
+            )
         rules = GroupRules(
             config.match.chaining,
             order,

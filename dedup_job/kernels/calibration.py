@@ -176,7 +176,7 @@ def read_calibration(
     """
     path = bundle / name
     try:
-        calibration = parse_calibration(json.loads(path.read_text(encoding="utf-8")))
+        calibration = parse_calibration(json.loads(path.read_text(encoding="utf-8")), name)
     except FileNotFoundError:
         raise ModelContractError(f"model bundle {bundle} has no {name}") from None
     except (OSError, ValueError) as error:
@@ -189,11 +189,12 @@ def read_calibration(
     return calibration
 
 
-def parse_calibration(raw: Any) -> Calibration:
+def parse_calibration(raw: Any, name: str = CALIBRATION) -> Calibration:
     """Check the content of a `calibration.json` and make it computable.
 
     Args:
         raw: the decoded JSON.
+        name: of its file, for messages.
 
     Raises:
         ModelContractError: a field is missing, of the wrong type, or contradicts another.
@@ -202,7 +203,7 @@ def parse_calibration(raw: Any) -> Calibration:
         return _parse(raw)
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ModelContractError(f"{CALIBRATION}: {what}; run `model-training calibrate`") from None
+        raise ModelContractError(f"{name}: {what}; run `model-training calibrate`") from None
 
 
 def _parse(raw: dict[str, Any]) -> Calibration:

@@ -26,7 +26,7 @@ from dedup_job.stages.decided import (
     stand_ins,
     tell_outcomes,
 )
-from dedup_job.stages.pairs import photos_to_compare, said_pairs
+from dedup_job.stages.pairs import photos_to_compare, said_pairs, scores_among
 from dedup_job.tables import JUDGED_DECISIONS, NAMED_MEMBERS, PRODUCT_PAIRS, arrow_batch
 
 _BOND_COLUMNS = ["sku_id_a", "sku_id_b", "decision", "decided_at", "photos_a", "photos_b"]
@@ -59,6 +59,7 @@ def add_said_pairs(
     products: DataFrame,
     photo_rows: DataFrame,
     contents: DataFrame,
+    verified: DataFrame | None,
 ) -> StoredTable:
     """PRODUCT_PAIRS with those that people called the same and that did not match.
 
@@ -70,6 +71,7 @@ def add_said_pairs(
         products: PRODUCTS.
         photo_rows: PHOTO_ROWS.
         contents: CONTENTS.
+        verified: PHOTO_PAIRS with the scores of a verifier; None: scores are cosines.
     """
 
     def add(_: Folder) -> StoredTable:
@@ -80,8 +82,9 @@ def add_said_pairs(
         sku_ids = pa.table({"sku_id": sorted({sku for pair in missing for sku in pair})})
         photos = photos_to_compare(
             context.spark.createDataFrame(sku_ids), products, photo_rows, contents
-        )
-        rows = list(said_pairs(missing, photos.toArrow()))
+        ).toArrow()
+        scores = None if verified is None else scores_among(verified, photos)
+        rows = list(said_pairs(missing, photos, scores))
         batch = arrow_batch(PRODUCT_PAIRS, rows)
         return replace(
             pairs, files=(*pairs.files, write_batches([batch], PRODUCT_PAIRS, pairs.folder))

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from dedup_job.kernels.vectors import embedding_matrix
 from dedup_job.tables import PRODUCT_PAIRS
 
 SkuMatch = Literal["any", "main", "majority"]
+Scores = Mapping[tuple[str, str], float]
 _PLACES = ("image_uri", "uri_key")
 PHOTO_COLUMNS = [
     *("block", "content_sha256", "sku_id", "conflict"),
@@ -113,12 +114,28 @@ def photos_to_compare(
     return wanted.join(contents, ["block", "content_sha256"]).select(*PHOTO_COLUMNS)
 
 
-def said_pairs(pairs: Iterable[tuple[str, str]], photos: pa.Table) -> Iterator[dict[str, object]]:
+def scores_among(photo_pairs: DataFrame, photos: pa.Table) -> Scores:
+    """Scores of the pairs of some contents, by both hashes in order.
+
+    Args:
+        photo_pairs: PHOTO_PAIRS with scores.
+        photos: has `content_sha256`; a few.
+    """
+    shas = photos["content_sha256"].unique().to_pylist()
+    both = F.col("sha_a").isin(shas) & F.col("sha_b").isin(shas) & F.col("score").isNotNull()
+    rows = photo_pairs.where(both).select("sha_a", "sha_b", "score").collect()
+    return {(row["sha_a"], row["sha_b"]): row["score"] for row in rows}
+
+
+def said_pairs(
+    pairs: Iterable[tuple[str, str]], photos: pa.Table, scores: Scores | None
+) -> Iterator[dict[str, object]]:
     """PRODUCT_PAIRS of products that did not match, and that people called the same.
 
     Args:
         pairs: sku_id_a < sku_id_b.
         photos: `PHOTO_COLUMNS` of these products.
+        scores: of the photos that were verified, others count as 0; None: scores are cosines.
     """
     vectors = embedding_matrix(photos["embedding"])
     shown: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
@@ -129,20 +146,30 @@ def said_pairs(pairs: Iterable[tuple[str, str]], photos: pa.Table) -> Iterator[d
     for a, b in pairs:
         if shared := blocks[a] & blocks[b]:
             block = min(shared)
-            yield _said_pair(shown[block, a], shown[block, b], vectors)
+            yield _said_pair(shown[block, a], shown[block, b], vectors, scores)
 
 
 def _said_pair(
-    photos_a: list[dict[str, Any]], photos_b: list[dict[str, Any]], vectors: Vectors
+    photos_a: list[dict[str, Any]],
+    photos_b: list[dict[str, Any]],
+    vectors: Vectors,
+    scores: Scores | None,
 ) -> dict[str, object]:
     i, j = (np.array([p["vector"] for p in side]) for side in (photos_a, photos_b))
     cosines = pair_cosines(vectors, np.repeat(i, len(j)), np.tile(j, len(i))).tolist()
+
+    def value(a: dict[str, Any], b: dict[str, Any], cosine: float) -> float:
+        first, second = sorted((a["content_sha256"], b["content_sha256"]))
+        if first == second:
+            return 1.0
+        return cosine if scores is None else scores.get((first, second), 0.0)
 
     def order(candidate: tuple[tuple[dict[str, Any], dict[str, Any]], float]) -> tuple[object, ...]:
         both, cosine = candidate
         is_near = both[0]["content_sha256"] != both[1]["content_sha256"]
         names = ("is_other", "shown_by", "image_uri", "uri_key")
-        return is_near, -cosine, *(photo[name] for photo in both for name in names)
+        places = (photo[name] for photo in both for name in names)
+        return is_near, -value(*both, cosine), -cosine, *places
 
     (a, b), cosine = min(zip(product(photos_a, photos_b), cosines, strict=True), key=order)
     values = [json.loads(photo["conflict"] or "[]") for photo in (a, b)]
@@ -152,7 +179,7 @@ def _said_pair(
         **{f"{name}_{end}": photo[name] for name in _PLACES for end, photo in (("a", a), ("b", b))},
         "n_matching_photos": 0,
         "cosine": 1.0 if a["content_sha256"] == b["content_sha256"] else cosine,
-        "score": 1.0 if a["content_sha256"] == b["content_sha256"] else cosine,
+        "score": value(a, b, cosine),
         "match_type": "decision",
         "in_conflict": any(x != y and None not in (x, y) for x, y in zip(*values, strict=True)),
         "decision": "same",

@@ -10,6 +10,7 @@ import pytest
 from dedup_job.io.storage import Folder
 from dedup_job.io.tables import read_rows, write_table
 from dedup_job.kernels.pictures import pack_picture, unpack_picture
+from dedup_job.stages.pairs import said_pairs, scores_among
 from dedup_job.stages.verification import (
     VerifyPairs,
     add_scores,
@@ -228,3 +229,34 @@ def test_a_verifier_is_opened_once_a_task_and_batches_of_any_size_give_the_same(
 def _open(opened):
     opened.append(1)
     return Greys()
+
+
+def said_photos():
+    """Two products of two photos each: x shows a and b, y shows c and d."""
+    rows = []
+    for sku, shas in (("x", ("a", "b")), ("y", ("c", "d"))):
+        for angle, sha in enumerate(shas):
+            vector = np.array([np.cos(angle), np.sin(angle)], np.float32)
+            rows.append(
+                {"block": "[]", "content_sha256": sha, "sku_id": sku, "conflict": "[]",
+                 "is_other": False, "shown_by": sku, "image_uri": f"{sha}.jpg", "uri_key": sha,
+                 "embedding": vector.tobytes()}
+            )  # fmt: skip
+    return pa.Table.from_pylist(rows)
+
+
+def test_pairs_that_people_called_the_same_carry_their_verified_score(spark):
+    photos = said_photos()
+    photo_pairs = spark.createDataFrame(
+        [("[]", "a", "d", 0.5, 0.75), ("[]", "a", "c", 1.0, None), ("[]", "a", "other", 0.9, 0.9)],
+        PHOTO_PAIRS.ddl,
+    )
+    scores = scores_among(photo_pairs, photos)
+    assert scores == {("a", "d"): 0.75}
+    (row,) = said_pairs([("x", "y")], photos, scores)
+    assert (row["image_uri_a"], row["image_uri_b"]) == ("a.jpg", "d.jpg")
+    assert row["score"] == 0.75 and row["cosine"] == pytest.approx(np.cos(1.0), abs=1e-6)
+    (blind,) = said_pairs([("x", "y")], photos, {})
+    assert blind["score"] == 0.0 and blind["cosine"] == pytest.approx(1.0)
+    (by_cosine,) = said_pairs([("x", "y")], photos, None)
+    assert by_cosine["score"] == by_cosine["cosine"] == pytest.approx(1.0)
