@@ -15,6 +15,8 @@ from dedup_job.kernels.bundle import (
     EMBEDDER,
     GOLDEN,
     KERAS_MODEL,
+    SCORE_CALIBRATION,
+    VERIFIER,
     Manifest,
     compute_model_id,
     read_manifest,
@@ -24,8 +26,9 @@ from dedup_job.kernels.bundle import (
 from dedup_job.kernels.calibration import read_calibration
 from dedup_job.kernels.images import Pixels
 from dedup_job.kernels.model import load_embedder
+from dedup_job.kernels.verifier_model import load_verifier
 from model_training.batches import Sampler
-from model_training.calibrate import calibrate
+from model_training.calibrate import calibrate, calibrate_scores
 from model_training.card import write_card
 from model_training.config import ExperimentConfig, NetworkConfig
 from model_training.data import PhotoSet, fingerprint
@@ -47,6 +50,7 @@ from model_training.network import build_network, raw_model
 from model_training.outputs import check_out, put_in_place, staging_of
 from model_training.sources import MIN_FAMILIES, held_out_of
 from model_training.train import CHECKPOINT, embed_with
+from model_training.verifier_bundle import answer_views
 
 _N_REPRESENTATIVE = 320
 _N_SETTLING_BATCHES = 30
@@ -169,12 +173,22 @@ def network_of(manifest: Manifest) -> NetworkConfig:
 
 
 def recalibrate_bundle(bundle: Path, photos: PhotoSet) -> None:
-    """Measure `calibration.json` of a bundle on the held-out photos, and write its manifest anew."""
+    """Measure a bundle's calibration on the held-out photos, and write its manifest anew.
+
+    That of its verifier's scores as well, if it has one.
+    """
     manifest = read_manifest(bundle)
     held_out = held_out_of(photos)
     views = calibration_set(held_out, network_of(manifest))
     vectors = load_embedder(bundle).embed(views.views)
-    _write_calibration(bundle, calibrate(vectors, views, manifest.model_id))
+    verifier = load_verifier(bundle)
+    measured = {CALIBRATION: calibrate(vectors, views, manifest.model_id)}
+    if verifier is not None:
+        scores = answer_views(bundle / VERIFIER, vectors, views).scores(verifier.rule)
+        measured[SCORE_CALIBRATION] = calibrate_scores(scores, views, manifest.model_id)
+    # Only once all is measured: what fails before leaves the bundle as it was.
+    for name, content in measured.items():
+        _write_calibration(bundle, content, name)
     computed = ("bundle_format", "model_id", "dim", "input_px", "blur_sigma_px",
                 "preprocessing_version", "files")  # fmt: skip
     facts = {k: v for k, v in manifest.raw.items() if k not in computed}
@@ -267,9 +281,9 @@ def _calibrate(trained: TrainedNetwork, embedder: Path, held_out: PhotoSet) -> d
     return calibrate(run_int8(embedder, views.views), views, model_id)
 
 
-def _write_calibration(directory: Path, content: dict[str, Any]) -> None:
+def _write_calibration(directory: Path, content: dict[str, Any], name: str = CALIBRATION) -> None:
     text = json.dumps(content, indent=1) + "\n"
-    (directory / CALIBRATION).write_text(text, encoding="utf-8")
+    (directory / name).write_text(text, encoding="utf-8")
 
 
 def _facts(

@@ -5,6 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from model_training.data import Photo, PhotoSet
+
 
 def draw_garment(seed: int, shape: tuple[int, int] = (224, 168)) -> np.ndarray:
     """A shirt on a plain ground: uint8 (height, width, 3)."""
@@ -37,3 +39,15 @@ def write_pairs(folder: Path, n_products: int = 80) -> list[str]:
         lines.append(f"{i}a.jpg,{(i + 1) % n_products}a.jpg,0")
     (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
     return ["--pairs", str(folder / "pairs.csv"), "--image-root", str(folder)]
+
+
+def held_out_garments(folder: Path, n: int = 12) -> PhotoSet:
+    """So many held-out garments, a product each."""
+    photos = []
+    pixels = [draw_garment(i) for i in range(n)]
+    for i, rgb in enumerate(pixels):
+        path = folder / f"{i}.png"
+        cv2.imwrite(str(path), rgb[:, :, ::-1])
+        photos.append(Photo(path, "folder", *[f"p{i}"] * 3, held_out=True))
+    masks = [np.full(rgb.shape[:2], 255, np.uint8) for rgb in pixels]
+    return PhotoSet(photos, pixels, masks, np.ones(n, bool))

@@ -33,7 +33,7 @@ class Verifier:
 
     def __init__(self, network: Network, rule: ScoreRule) -> None:
         self._network = network
-        self._rule = rule
+        self.rule = rule
 
     def answer(self, a: Described, b: Described) -> float:
         """The network's answer on a pair: a logarithm of odds, not calibrated."""
@@ -41,7 +41,7 @@ class Verifier:
 
     def score(self, answers: Iterable[float], cosines: Iterable[float]) -> Floats:
         """Scores of pairs: float32, 0 to 1."""
-        return self._rule.score(list(answers), list(cosines))
+        return self.rule.score(list(answers), list(cosines))
 
 
 def load_verifier(directory: Path, n_threads: int = 1) -> Verifier | None:
