@@ -132,18 +132,23 @@ def score_by_source(vectors: np.ndarray, validation: ValidationSet) -> dict[str,
     return {name: score_validation(vectors[r], validation.take(r)) for name, r in rows.items()}
 
 
-def recall_by_edit(vectors: np.ndarray, validation: ValidationSet) -> dict[str, dict[str, float]]:
+def recall_by_edit(value: np.ndarray, validation: ValidationSet) -> dict[str, dict[str, float]]:
     """Of every edit: how often it matches its own photo at the threshold of 95 % precision.
+
+    Args:
+        value: float (p,), cosine or score of every pair that `pair_labels` names, in its order.
+        validation: the views.
 
     Returns:
         Edit -> `recall` and `n`, edits in compositions counted for each of their parts; and
         `NEG:generator` -> `merged`, the share of look-alikes at or above the threshold, and `n`.
     """
     a, b, same, _ = pair_labels(validation)
-    score = (vectors @ vectors.T)[a, b]
-    curve = precision_recall_curve(score, same)
+    curve = precision_recall_curve(value, same)
     good = curve.threshold[curve.precision >= 0.95]
     threshold = float(good.min()) if len(good) else 1.0
+    n = len(validation.identity)
+    pair = a.astype(np.int64) * n + b  # rises: pairs are named row by row
     original = {
         name: i for i, name in enumerate(validation.identity) if validation.kind[i] == "original"
     }
@@ -152,7 +157,8 @@ def recall_by_edit(vectors: np.ndarray, validation: ValidationSet) -> dict[str, 
         row = original.get(str(validation.identity[i]).split(_OTHER)[0])
         if row is None or row == i:
             continue
-        hit = bool(vectors[i] @ vectors[row] >= threshold)
+        at = np.searchsorted(pair, min(i, row) * n + max(i, row))
+        hit = bool(value[at] >= threshold)
         parts = [kind.split("+")[0]] if kind.startswith("NEG:") else kind.split("+")
         for part in parts:
             tally.setdefault(part, []).append(hit)

@@ -6,18 +6,18 @@ from model_training.figures import MADE, Scored
 
 
 def false_pairs(scored: Scored, n: int, among: np.ndarray | None = None) -> np.ndarray:
-    """Rows of the n other-product pairs of highest cosine, one of each two products.
+    """Rows of the n other-product pairs of highest cosine (or score), one of each two products.
 
     `among`: bool (p,), the pairs to choose from; all, if left out.
     """
     wanted = ~scored.same if among is None else ~scored.same & among
-    order = np.argsort(np.where(wanted, -scored.cosine, np.inf), kind="stable")
+    order = np.argsort(np.where(wanted, -scored.value, np.inf), kind="stable")
     return _one_each(scored, order[: int(wanted.sum())], n, scored.views.product)
 
 
 def missed_pairs(scored: Scored, n: int) -> np.ndarray:
-    """Rows of the n duplicate pairs of lowest cosine, one of each photo."""
-    order = np.argsort(np.where(scored.same, scored.cosine, np.inf), kind="stable")
+    """Rows of the n duplicate pairs of lowest cosine (or score), one of each photo."""
+    order = np.argsort(np.where(scored.same, scored.value, np.inf), kind="stable")
     return _one_each(scored, order[: int(scored.same.sum())], n, scored.views.family)
 
 
@@ -27,8 +27,8 @@ def recognised_pairs(scored: Scored, threshold: float | None, n: int) -> np.ndar
     kind = scored.views.kind
     edits = np.char.count(kind, "+") + (kind != "original") - np.char.startswith(kind, MADE)
     n_edits = edits[scored.a] + edits[scored.b]
-    rows = np.flatnonzero(scored.same & (scored.cosine >= at))
-    order = rows[np.lexsort((-scored.cosine[rows], -n_edits[rows]))]
+    rows = np.flatnonzero(scored.same & (scored.value >= at))
+    order = rows[np.lexsort((-scored.value[rows], -n_edits[rows]))]
     return _one_each(scored, order, n, scored.views.family)
 
 
@@ -36,7 +36,7 @@ def told_apart_pairs(scored: Scored, threshold: float | None, n: int) -> np.ndar
     """Rows of n look-alike pairs below the threshold whose photos, as pixels, are most alike."""
     at = np.inf if threshold is None else threshold
     plain = np.char.count(scored.views.kind, "+") == 0
-    rows = np.flatnonzero(scored.hard & (scored.cosine < at) & plain[scored.a] & plain[scored.b])
+    rows = np.flatnonzero(scored.hard & (scored.value < at) & plain[scored.a] & plain[scored.b])
     views = scored.views.views
     apart = np.array([
         np.abs(views[a].astype(np.int16) - views[b]).mean()

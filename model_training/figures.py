@@ -1,10 +1,11 @@
 """What is said of a bundle in numbers: pairs, neighbours, intervals, kinds, calibration.
 
-Pairs of held-out views are ranked by cosine. Intervals are 95 %, from a bootstrap over products.
+Pairs of held-out views are ranked by cosine, or by a verifier's score. Intervals are 95 %, from a
+bootstrap over products.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,18 +41,39 @@ class Scored:
         views: n views.
         vectors: float32 (n, d), unit rows.
         a, b: int (p,), the rows of each pair, a < b.
-        cosine: float32 (p,).
+        value: float (p,), what pairs are ranked by.
         same: bool (p,), duplicates.
         hard: bool (p,), look-alikes: another product that is nearly the same photo.
+        quantity: what `value` holds.
     """
 
     views: ValidationSet
     vectors: np.ndarray
     a: np.ndarray
     b: np.ndarray
-    cosine: np.ndarray
+    value: np.ndarray
     same: np.ndarray
     hard: np.ndarray
+    quantity: Literal["cosine", "score"] = "cosine"
+
+    def of_source(self, name: str) -> "Scored":
+        """The views of one source, and the pairs within it."""
+        chosen = self.views.source == name
+        rows, place = np.flatnonzero(chosen), np.cumsum(chosen) - 1
+        pairs = chosen[self.a] & chosen[self.b]
+        return replace(
+            self,
+            views=self.views.take(rows),
+            vectors=self.vectors[rows],
+            a=place[self.a[pairs]],
+            b=place[self.b[pairs]],
+            **{column: getattr(self, column)[pairs] for column in ("value", "same", "hard")},
+        )
+
+    def by_source(self) -> dict[str, "Scored"]:
+        """Each source by its name; none where all views are of one."""
+        names = np.unique(self.views.source)
+        return {str(n): self.of_source(n) for n in names} if len(names) > 1 else {}
 
 
 @dataclass(frozen=True)
@@ -68,19 +90,19 @@ class OperatingPoint:
 
 
 def score(vectors: np.ndarray, views: ValidationSet) -> Scored:
-    """Rank every pair of views that is scored."""
+    """Rank every pair of views that is scored by cosine."""
     a, b, same, hard = pair_labels(views)
     return Scored(views, vectors, a, b, (vectors @ vectors.T)[a, b], same, hard)
 
 
 def operating_point(scored: Scored, precision: float) -> OperatingPoint:
     """Where recall is highest among the thresholds of at least `precision`."""
-    curve = precision_recall_curve(scored.cosine, scored.same)
+    curve = precision_recall_curve(scored.value, scored.same)
     good = np.flatnonzero(curve.precision >= precision)
     if not len(good):
         return OperatingPoint(None, 0.0, 0, 0)
     threshold = float(curve.threshold[good[-1]])
-    found = scored.cosine >= threshold
+    found = scored.value >= threshold
     n_true = int((found & scored.same).sum())
     return OperatingPoint(
         threshold, float(curve.recall[good[-1]]), n_true, int(found.sum()) - n_true
@@ -90,11 +112,9 @@ def operating_point(scored: Scored, precision: float) -> OperatingPoint:
 def measure(scored: Scored) -> dict[str, Any]:
     """Figures of a set of views: overall, by source, by kind of edit and of look-alike."""
     result: dict[str, Any] = {"all": _summary(scored)}
-    sources = np.unique(scored.views.source)
-    for name in sources if len(sources) > 1 else ():
-        rows = np.flatnonzero(scored.views.source == name)
-        result[str(name)] = _summary(score(scored.vectors[rows], scored.views.take(rows)))
-    result["by_kind"] = recall_by_edit(scored.vectors, scored.views)
+    for name, one in scored.by_source().items():
+        result[name] = _summary(one)
+    result["by_kind"] = recall_by_edit(scored.value, scored.views)
     result["by_look_alike"] = by_look_alike(scored)
     return result
 
@@ -102,9 +122,12 @@ def measure(scored: Scored) -> dict[str, Any]:
 def _summary(scored: Scored) -> dict[str, Any]:
     views = scored.views
     points = {name: operating_point(scored, p) for name, p in (("p95", 0.95), ("p99", 0.99))}
-    recalls = {f"recall_at_{k}": recall_at_k(scored.vectors, views.identity, k) for k in NEIGHBOURS}
-    ranking = rank_pairs(scored.cosine, scored.same, scored.hard)
-    auc = float("nan") if scored.same.all() else roc_auc(scored.cosine, scored.same)
+    recalls = {
+        f"recall_at_{k}": recall_at_k(scored.vectors, views.identity, k)
+        for k in _neighbours(scored)
+    }
+    ranking = rank_pairs(scored.value, scored.same, scored.hard)
+    auc = float("nan") if scored.same.all() else roc_auc(scored.value, scored.same)
     return {
         **{name: _known(value) for name, value in {**ranking, "roc_auc": auc}.items()},
         **recalls,
@@ -117,6 +140,11 @@ def _summary(scored: Scored) -> dict[str, Any]:
         "n_unrelated_pairs": int((~scored.same & ~scored.hard).sum()),
         "intervals": intervals(scored),
     }
+
+
+def _neighbours(scored: Scored) -> tuple[int, ...]:
+    """Neighbours are searched by cosine: a score says nothing of them."""
+    return NEIGHBOURS if scored.quantity == "cosine" else ()
 
 
 def _known(value: float) -> float | None:
@@ -133,10 +161,11 @@ def intervals(scored: Scored) -> dict[str, list[float | None]]:
     n = int(family.max()) + 1
     if n < _MIN_FAMILIES:
         return {}
-    ranked = RankedPairs(scored.cosine, scored.same, scored.hard)
+    ranked = RankedPairs(scored.value, scored.same, scored.hard)
     a, b = family[scored.a], family[scored.b]
     hits = {
-        f"recall_at_{k}": hits_at_k(scored.vectors, scored.views.identity, k) for k in NEIGHBOURS
+        f"recall_at_{k}": hits_at_k(scored.vectors, scored.views.identity, k)
+        for k in _neighbours(scored)
     }
     drawn: dict[str, list[float]] = {}
     for count in draw_products(n, _N_DRAWS):
@@ -175,14 +204,14 @@ def by_look_alike(scored: Scored) -> dict[str, dict[str, float]]:
     """Of each kind of look-alike: `auc` against duplicates, `merged` at 95 % precision, and `n`."""
     kinds = look_alike_kinds(scored)
     at = operating_point(scored, 0.95).threshold
-    duplicates = scored.cosine[scored.same]
+    duplicates = scored.value[scored.same]
     found = {}
     for kind in np.unique(kinds[scored.hard]):
-        cosine = scored.cosine[kinds == kind]
+        value = scored.value[kinds == kind]
         found[str(kind)] = {
-            "auc": hard_negative_auc(duplicates, cosine),
-            "merged": float((cosine >= at).mean()) if at is not None else 0.0,
-            "n": len(cosine),
+            "auc": hard_negative_auc(duplicates, value),
+            "merged": float((value >= at).mean()) if at is not None else 0.0,
+            "n": len(value),
         }
     return found
 
@@ -195,7 +224,7 @@ def reliability(scored: Scored, calibration: Calibration) -> dict[str, Any]:
         with `promised` (mean), `found` (share of duplicates), `low`, `high` (95 %, over products)
         and `n`; `error`, the mean difference of the two, weighed by pairs (ECE); and `brier`.
     """
-    promised = calibration.match_probability(scored.cosine)
+    promised = calibration.match_probability(scored.value)
     bin_of = np.minimum((promised * N_BINS).astype(int), N_BINS - 1)
     n = np.bincount(bin_of, minlength=N_BINS)
     found = np.bincount(bin_of, scored.same, N_BINS) / np.maximum(n, 1)

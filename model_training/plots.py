@@ -46,7 +46,7 @@ def _colours() -> list[Any]:
 
 
 def similarity_histogram(scored: Scored, marks: Mapping[str, float | None]) -> bytes:
-    """Shares of duplicates, look-alikes and unrelated pairs by cosine; the marks as lines."""
+    """Shares of duplicates, look-alikes and unrelated pairs by cosine or score; the marks as lines."""
     groups = {
         "duplicates": scored.same,
         "look-alikes": scored.hard,
@@ -54,9 +54,10 @@ def similarity_histogram(scored: Scored, marks: Mapping[str, float | None]) -> b
     }
     colours = _colours()
     with _figure(8.5, 4.2) as (figure, (axes,)):
-        edges = np.linspace(min(-0.3, float(scored.cosine.min())), 1.0, 81)
+        lowest = 0.0 if scored.quantity == "score" else min(-0.3, float(scored.value.min()))
+        edges = np.linspace(lowest, 1.0, 81)
         for (name, members), colour in zip(groups.items(), (2, 1, 0), strict=True):
-            counted = np.histogram(np.clip(scored.cosine[members], -1, 1), edges)[0]
+            counted = np.histogram(np.clip(scored.value[members], -1, 1), edges)[0]
             share = counted / max(int(members.sum()), 1)
             label = f"{name} ({int(members.sum()):,})"
             sns.histplot(
@@ -66,7 +67,7 @@ def similarity_histogram(scored: Scored, marks: Mapping[str, float | None]) -> b
         for (name, at), style in zip(marks.items(), ("--", ":", "-."), strict=False):
             if at is not None:
                 axes.axvline(at, color="black", linestyle=style, label=f"{name}: {at:.3f}")
-        axes.set(xlabel="cosine", ylabel="share of pairs of the kind", yscale="log")
+        axes.set(xlabel=scored.quantity, ylabel="share of pairs of the kind", yscale="log")
         axes.legend(loc="upper left")
         return _png(figure)
 
@@ -75,7 +76,7 @@ def ranking_curves(scored: Mapping[str, Scored], points: Mapping[str, OperatingP
     """ROC with a logarithmic axis of false pairs, and precision over recall; a line for each set."""
     with _figure(10, 4.4, columns=2) as (figure, (roc, pr)):
         for number, (name, one) in enumerate(scored.items()):
-            curve = precision_recall_curve(one.cosine, one.same)
+            curve = precision_recall_curve(one.value, one.same)
             seen = curve.recall * one.same.sum() / np.maximum(curve.precision, 1e-12)
             n_others = max(int((~one.same).sum()), 1)
             false = np.maximum(seen * (1 - curve.precision), 0.5) / n_others
@@ -120,7 +121,7 @@ def confusion(scored: Scored, thresholds: Mapping[str, float | None]) -> bytes:
     }
     with _figure(5 * len(thresholds), 3.2, columns=len(thresholds)) as (figure, all_axes):
         for axes, (name, at) in zip(all_axes, thresholds.items(), strict=True):
-            called = scored.cosine >= (np.inf if at is None else at)
+            called = scored.value >= (np.inf if at is None else at)
             n = np.array([[(m & called).sum(), (m & ~called).sum()] for m in rows.values()])
             share = n / np.maximum(n.sum(axis=1, keepdims=True), 1)
             text = [
@@ -132,7 +133,8 @@ def confusion(scored: Scored, thresholds: Mapping[str, float | None]) -> bytes:
                 xticklabels=["called duplicates", "called different"], yticklabels=list(rows),
                 linewidths=1,
             )  # fmt: skip
-            axes.set_title(f"{name}: " + ("no threshold" if at is None else f"cosine {at:.3f}"))
+            said = "no threshold" if at is None else f"{scored.quantity} {at:.3f}"
+            axes.set_title(f"{name}: {said}")
             axes.tick_params(axis="y", rotation=0)
         return _png(figure)
 

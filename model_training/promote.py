@@ -70,7 +70,7 @@ def compare_bundles(champion: Path, candidate: Path, held_out: PhotoSet) -> Comp
         embedder = load_embedder(bundle)
         views = build_validation(held_out, network_of(embedder.manifest), seed=_SEED)
         scored = score(embedder.embed(views.views), views)
-        ranked.append(RankedPairs(scored.cosine, scored.same))
+        ranked.append(RankedPairs(scored.value, scored.same))
         model_ids.append(embedder.manifest.model_id)
     # The pairs of both are the same ones.
     family, same = np.unique(scored.views.family, return_inverse=True)[1], scored.same

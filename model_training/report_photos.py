@@ -129,7 +129,7 @@ def _pair(scored: Scored, row: int, kind: str) -> str:
     ]
     what = "duplicates" if scored.same[row] else kind or "unrelated"
     names = " and ".join(dict.fromkeys(_name_of(scored, end) for end in ends))
-    return card(pictures, f"cosine {scored.cosine[row]:.3f}, {what}: {names}")
+    return card(pictures, f"cosine {scored.value[row]:.3f}, {what}: {names}")
 
 
 def _name_of(scored: Scored, row: int) -> str:

@@ -32,7 +32,7 @@ def by_hand(scored, order, column, n):
 
 
 def test_false_pairs_are_the_highest_of_other_products_each_two_products_once(scored):
-    order = sorted(np.flatnonzero(~scored.same), key=lambda row: (-scored.cosine[row], row))
+    order = sorted(np.flatnonzero(~scored.same), key=lambda row: (-scored.value[row], row))
     got = examples.false_pairs(scored, 20)
     assert list(got) == by_hand(scored, order, "product", 20) and len(got) == 20
     order = [row for row in order if not scored.hard[row]]
@@ -41,13 +41,13 @@ def test_false_pairs_are_the_highest_of_other_products_each_two_products_once(sc
 
 
 def test_missed_pairs_are_the_lowest_duplicates_one_of_each_photo(scored):
-    order = sorted(np.flatnonzero(scored.same), key=lambda row: (scored.cosine[row], row))
+    order = sorted(np.flatnonzero(scored.same), key=lambda row: (scored.value[row], row))
     got = examples.missed_pairs(scored, 5)
     assert list(got) == by_hand(scored, order, "family", 5)
 
 
 def test_recognised_pairs_are_edited_most_and_above_the_threshold(scored):
-    got = examples.recognised_pairs(scored, float(np.median(scored.cosine[scored.same])), 3)
+    got = examples.recognised_pairs(scored, float(np.median(scored.value[scored.same])), 3)
     edits = {"original": 0, "crop": 1, "badge+pad": 2, "NEG:trim": 0, "NEG:trim+crop": 1}
     n = [sum(edits[scored.views.kind[end[r]]] for end in (scored.a, scored.b)) for r in got]
     assert n == sorted(n, reverse=True) and n[0] == 3 and scored.same[got].all()
@@ -56,7 +56,7 @@ def test_recognised_pairs_are_edited_most_and_above_the_threshold(scored):
 
 def test_look_alikes_told_apart_are_plain_and_below_the_threshold(scored):
     got = examples.told_apart_pairs(scored, 0.9, 4)
-    assert len(got) and scored.hard[got].all() and (scored.cosine[got] < 0.9).all()
+    assert len(got) and scored.hard[got].all() and (scored.value[got] < 0.9).all()
     for row in got:
         assert not any("+" in scored.views.kind[end[row]] for end in (scored.a, scored.b))
 

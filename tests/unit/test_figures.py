@@ -1,6 +1,7 @@
 """Figures of an evaluation against oracles that count pair by pair."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,12 +69,12 @@ def test_the_operating_point_is_the_best_of_all_thresholds(seed):
         got = operating_point(scored, precision)
         assert (got.recall, got.n_true, got.n_false) == pytest.approx(best)
         if got.threshold is not None:
-            assert (scored.cosine >= got.threshold).sum() == got.n_true + got.n_false
+            assert (scored.value >= got.threshold).sum() == got.n_true + got.n_false
 
 
 def test_no_threshold_where_the_highest_pair_is_false():
     scored = draw_scored(0)
-    worst = Scored(**{**vars(scored), "cosine": np.where(scored.same, 0.1, 0.2)})
+    worst = Scored(**{**vars(scored), "value": np.where(scored.same, 0.1, 0.2)})
     got = operating_point(worst, 0.95)
     assert (got.threshold, got.recall, got.n_true, got.n_false) == (None, 0.0, 0, 0)
     assert all(figures["merged"] == 0 for figures in by_look_alike(worst).values())
@@ -109,6 +110,41 @@ def test_neighbours_counts_and_names_that_others_read():
     every = found["all"]
     n_pairs = sum(every[f"n_{kind}_pairs"] for kind in ("duplicate", "look_alike", "unrelated"))
     assert n_pairs == len(scored.a) == 70 * 69 // 2
+
+
+def test_a_source_is_what_it_is_alone():
+    scored = draw_scored(4)
+    by_source = scored.by_source()
+    assert by_source.keys() == {"home", "shop"}
+    for name, one in by_source.items():
+        rows = np.flatnonzero(scored.views.source == name)
+        alone = score(scored.vectors[rows], scored.views.take(rows))
+        for column in ("a", "b", "same", "hard"):
+            assert np.array_equal(getattr(one, column), getattr(alone, column))
+        assert np.allclose(one.value, alone.value, atol=1e-6)
+        assert one.views.identity.tolist() == alone.views.identity.tolist()
+    assert by_source["home"].by_source() == {}
+
+
+def test_figures_by_score_are_of_the_scores_and_say_nothing_of_neighbours():
+    by_cosine = draw_scored(6, n_products=24)
+    values = np.random.default_rng(1).integers(0, 40, len(by_cosine.a)) / 80 + by_cosine.same / 4
+    scored = replace(by_cosine, value=values, quantity="score")
+    found = measure(scored)
+    for name, one in (("all", scored), *scored.by_source().items()):
+        assert found[name]["uap"] == uap(one.value, one.same) != measure(by_cosine)[name]["uap"]
+        assert not any(key.startswith("recall_at_1") for key in found[name])
+    every = found["all"]
+    assert every["intervals"].keys() == {
+        "uap", "roc_auc", "hard_auc", "recall_at_p95", "recall_at_p99"
+    }  # fmt: skip
+    found_at = values >= every["threshold_at_p95"]
+    assert every["false_pairs_at_p95"] == (found_at & ~scored.same).sum()
+    value_of = dict(zip(zip(scored.a, scored.b, strict=True), values, strict=True))
+    crops = [value_of[i, i + 1] for i in range(0, 120, 5)]  # beside its original, see KINDS
+    assert found["by_kind"]["crop"] == {
+        "recall": np.mean(np.array(crops) >= every["threshold_at_p95"]), "n": 24
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -152,7 +188,7 @@ def test_intervals_hold_the_figure_and_need_ten_families():
     assert limits.keys() == names
     for name, (low, high) in limits.items():
         assert 0 <= low <= high <= 1, name
-    assert limits["uap"][0] < uap(scored.cosine, scored.same) < limits["uap"][1]
+    assert limits["uap"][0] < uap(scored.value, scored.same) < limits["uap"][1]
     assert intervals(draw_scored(3, n_products=18)) == {}
 
 
@@ -160,7 +196,7 @@ def test_reliability_counts_pairs_by_what_was_promised():
     scored = draw_scored(5, n_products=30)
     calibration = read_calibration(DEFAULT)
     found = reliability(scored, calibration)
-    promised = [float(calibration.match_probability(c)) for c in scored.cosine]
+    promised = [float(calibration.match_probability(c)) for c in scored.value]
     error = 0.0
     seen = 0
     for number in range(10):
