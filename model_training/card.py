@@ -41,7 +41,7 @@ weights as float16.
 
 Held-out: {n_held_out} photos of products that training never saw. "Unseen kinds" are edits and a
 look-alike generator that training never used.
-
+{verifier}
 ## Data and licences
 
 {data_note}
@@ -57,6 +57,21 @@ The bundle holds no photo: the golden pictures are drawn.
   job solves it from the calibration.
 - Edits that training never saw cost recall (last row of the table).
 """
+_VERIFIER = """
+## Pair verifier
+
+Sees both photos of a candidate pair (cosine {floor:g} and more), laid over each other, and gives the pair a score; the job's
+threshold acts on it. Trained on {pairs} pairs of the same photos. Command:
+
+```
+{command}
+```
+
+| the same held-out pairs, ranked by | µAP | recall at 95 % precision | at 99 % | hard-negative AUC |
+|---|---|---|---|---|
+{rows}
+"""
+_RANKED_BY = {"cosine": "cosine", "score": "score (int8)"}
 _POOLING = {
     "avgmax": "average and maximum",
     "avg": "average",
@@ -71,7 +86,10 @@ _IDENTITIES = {
 
 
 def write_card(directory: Path, facts: dict[str, Any]) -> None:
-    """Write `MODEL_CARD.md` from the facts of the manifest; before the manifest, which hashes it."""
+    """Write `MODEL_CARD.md` from the facts of the manifest; before the manifest, which hashes it.
+
+    A bundle with a verifier has facts of it under `verifier`, see `verifier_bundle`.
+    """
     training, network = facts["training"], facts["training"]["config"]["network"]
     on = [k for k in ("channel", "spatial") if network[f"{k}_attention"]]
     stages = ", ".join(str(s) for s in network["attention_stages"])
@@ -80,7 +98,8 @@ def write_card(directory: Path, facts: dict[str, Any]) -> None:
         width=network["width"],
         input_px=network["input_px"],
         attention=f"{' and '.join(on)} attention after stages {stages}" if on else "no attention",
-        pooling=_POOLING[network["pooling"]].format(p=network["gem_p"]),
+        # Bundles of earlier versions do not say how they pool.
+        pooling=_POOLING[network.get("pooling", "avgmax")].format(p=network.get("gem_p", 3.0)),
         n_photos=training["n_photos"],
         views=training["views"],
         weights=_weights(network["backbone_weights"]),
@@ -90,8 +109,19 @@ def write_card(directory: Path, facts: dict[str, Any]) -> None:
         command=training["command"],
         n_held_out=training["n_held_out_photos"],
         rows="\n".join(_row(name, figures) for name, figures in facts["quality"].items()),
+        verifier=_verifier(facts["verifier"]) if "verifier" in facts else "",
     )
     (directory / CARD).write_text(text, encoding="utf-8")
+
+
+def _verifier(facts: dict[str, Any]) -> str:
+    rows = [_row(label, facts["quality"][name]) for name, label in _RANKED_BY.items()]
+    return _VERIFIER.format(
+        floor=facts["floor_cosine"],
+        pairs=facts["pairs"],
+        command=facts["command"],
+        rows="\n".join(rows),
+    )
 
 
 def _weights(loaded: str) -> str:

@@ -27,6 +27,7 @@ from dedup_job.kernels.model import LiteRtNetwork, load_embedder
 from dedup_job.kernels.verifier import ScoreRule, golden_pairs, mean_answer
 from dedup_job.kernels.verifier_model import load_verifier
 from model_training.calibrate import calibrate_scores
+from model_training.card import write_card
 from model_training.config import ExperimentConfig
 from model_training.data import PhotoSet
 from model_training.evaluate import ValidationSet, pair_labels, rank_pairs
@@ -197,6 +198,7 @@ def add_verifier(
     computed = ("bundle_format", "model_id", "dim", "input_px", "blur_sigma_px",
                 "preprocessing_version", "files", "verifier")  # fmt: skip
     kept = {k: v for k, v in manifest.raw.items() if k not in computed}
+    write_card(staging, {**kept, "verifier": verifier})
     written = write_manifest(
         staging,
         dim=manifest.dim,
