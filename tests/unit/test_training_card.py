@@ -10,14 +10,18 @@ from model_training.config import ExperimentConfig, load_config
 CONFIGS = Path(model_training.__path__[0]) / "configs"
 
 
-def card_of(folder: Path, config: ExperimentConfig, sources: dict[str, int]) -> str:
-    figures = {"uap": 0.5, "recall_at_p95": 0.25, "recall_at_p99": 0.125, "hard_auc": 0.75}
+FIGURES = {"uap": 0.5, "recall_at_p95": 0.25, "recall_at_p99": 0.125, "hard_auc": 0.75}
+
+
+def card_of(
+    folder: Path, config: ExperimentConfig, sources: dict[str, int], **more: dict[str, Any]
+) -> str:
     training: dict[str, Any] = {
         "config": config.model_dump(mode="json"), "command": "model-training train", "views": 800,
         "n_photos": sum(sources.values()), "n_held_out_photos": 12, "sources": sources,
         "spent_s": 5400.0,
     }  # fmt: skip
-    write_card(folder, {"training": training, "quality": {"int8": figures}})
+    write_card(folder, {"training": training, "quality": {"int8": FIGURES}, **more})
     return (folder / CARD).read_text(encoding="utf-8")
 
 
@@ -57,3 +61,17 @@ def test_the_card_names_the_pooling(tmp_path: Path) -> None:
 def test_the_data_note_is_no_setting_of_the_training() -> None:
     noted = ExperimentConfig(data_note="Photos of our own studio.")
     assert noted.fingerprint() == ExperimentConfig().fingerprint()
+
+
+def test_the_card_tells_of_the_verifier(tmp_path: Path) -> None:
+    verifier = {
+        "floor_cosine": 0.6,
+        "pairs": 1234,
+        "command": "model-training verifier --bundle B",
+        "quality": {"cosine": FIGURES, "score": {**FIGURES, "uap": 0.875}},
+    }
+    config = ExperimentConfig()
+    card = card_of(tmp_path, config, {"folder": 1}, verifier=verifier)
+    assert "| score (int8) | 0.875 | 0.250 | 0.125 | 0.750 |" in card
+    assert "Trained on 1234 pairs" in card and "model-training verifier --bundle B" in card
+    assert "verifier" not in card_of(tmp_path, config, {"folder": 1})
