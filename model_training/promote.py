@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dedup_job.errors import GateError
+from dedup_job.kernels.bundle import Manifest
 from dedup_job.kernels.model import load_embedder
 from model_training.bundling import network_of
 from model_training.data import PhotoSet
@@ -18,6 +19,7 @@ from model_training.evaluate import build_validation
 from model_training.figures import score
 from model_training.registry import Registry
 from model_training.resampling import RankedPairs, draw_products, interval, weigh_pairs
+from model_training.verified_figures import as_the_job_acts
 
 _N_BOOTSTRAP = 400
 # Neither the validation's nor the calibration's: the candidate was looked at on those.
@@ -28,7 +30,8 @@ _SEED = 3
 class Comparison:
     """Champion and candidate on one held-out set; uAPs are 0 to 1.
 
-    `low` and `high` bound `difference` (candidate minus champion) at 95 % confidence.
+    Each ranks pairs by what its job acts on: the score of its verifier, or, where `..._verifier` (an id)
+    is None, the cosine. `low` and `high` bound `difference` (candidate minus champion) at 95 % confidence.
     """
 
     champion: str
@@ -41,21 +44,29 @@ class Comparison:
     n_products: int
     n_duplicate_pairs: int
     n_other_pairs: int
+    champion_verifier: str | None = None
+    candidate_verifier: str | None = None
 
     def line(self) -> str:
         """For a terminal."""
         return (
-            f"uAP {self.champion_uap:.4f} -> {self.candidate_uap:.4f}, difference {self.difference:+.4f} "
-            f"({self.low:+.4f} to {self.high:+.4f}) on {self.n_products} held-out products"
+            f"uAP {self.champion_uap:.4f} (by {_quantity(self.champion_verifier)}) -> "
+            f"{self.candidate_uap:.4f} (by {_quantity(self.candidate_verifier)}), "
+            f"difference {self.difference:+.4f} ({self.low:+.4f} to {self.high:+.4f}) "
+            f"on {self.n_products} held-out products"
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures by name."""
-        return asdict(self)
+        """The figures by name, and what they rank pairs by."""
+        return {
+            **asdict(self),
+            "champion_by": _quantity(self.champion_verifier),
+            "candidate_by": _quantity(self.candidate_verifier),
+        }
 
 
 def compare_bundles(champion: Path, candidate: Path, held_out: PhotoSet) -> Comparison:
-    """Embed the same edits of the same held-out photos with both, and compare their uAPs.
+    """Rank the same edits of the same held-out photos with both, and compare their uAPs.
 
     Args:
         champion: bundle in use.
@@ -65,21 +76,22 @@ def compare_bundles(champion: Path, candidate: Path, held_out: PhotoSet) -> Comp
     Raises:
         ModelContractError, ConfigError: one of the two is no sound bundle.
     """
-    ranked, model_ids = [], []
+    ranked: list[RankedPairs] = []
+    manifests: list[Manifest] = []
     for bundle in (champion, candidate):
         embedder = load_embedder(bundle)
         views = build_validation(held_out, network_of(embedder.manifest), seed=_SEED)
-        scored = score(embedder.embed(views.views), views)
+        scored = as_the_job_acts(score(embedder.embed(views.views), views), bundle)
         ranked.append(RankedPairs(scored.value, scored.same))
-        model_ids.append(embedder.manifest.model_id)
+        manifests.append(embedder.manifest)
     # The pairs of both are the same ones.
     family, same = np.unique(scored.views.family, return_inverse=True)[1], scored.same
     differences = _bootstrap(ranked, family[scored.a], family[scored.b])
     low, high = interval(differences)
     champion_uap, candidate_uap = (pairs.uap(np.ones(len(same))) for pairs in ranked)
     return Comparison(
-        champion=model_ids[0],
-        candidate=model_ids[1],
+        champion=manifests[0].model_id,
+        candidate=manifests[1].model_id,
         champion_uap=champion_uap,
         candidate_uap=candidate_uap,
         difference=candidate_uap - champion_uap,
@@ -88,6 +100,8 @@ def compare_bundles(champion: Path, candidate: Path, held_out: PhotoSet) -> Comp
         n_products=int(family.max()) + 1,
         n_duplicate_pairs=int(same.sum()),
         n_other_pairs=int((~same).sum()),
+        champion_verifier=manifests[0].verifier_id,
+        candidate_verifier=manifests[1].verifier_id,
     )
 
 
@@ -97,8 +111,11 @@ def check_promotion(comparison: Comparison, margin: float) -> None:
     Raises:
         GateError: why it is refused, in one line.
     """
-    if comparison.candidate == comparison.champion:
-        raise GateError("not promoted: the candidate is the champion (same model_id)")
+    champion = (comparison.champion, comparison.champion_verifier)
+    if (comparison.candidate, comparison.candidate_verifier) == champion:
+        raise GateError(
+            "not promoted: the candidate is the champion (same model_id, same verifier if any)"
+        )
     if comparison.difference < 0:
         raise GateError(f"not promoted: the candidate is worse, {comparison.line()}")
     if comparison.low < -margin:
@@ -136,6 +153,11 @@ def promote(
     version = registry.add(candidate)
     registry.point_at(version, {"comparison": comparison.as_dict()})
     return version, comparison
+
+
+def _quantity(verifier_id: str | None) -> str:
+    """What a job ranks pairs by."""
+    return "cosine" if verifier_id is None else "score"
 
 
 def _bootstrap(ranked: list[RankedPairs], a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -103,7 +103,7 @@ def retrain(
     except GateError:
         shutil.rmtree(work / RUN, ignore_errors=True)  # trained on, it would be refused again
         raise
-    compared = {k: v for k, v in comparison.as_dict().items() if not isinstance(v, str)}
+    compared = {k: v for k, v in comparison.as_dict().items() if isinstance(v, int | float)}
     watcher.on_figures("comparison", step, compared)
     watcher.on_fact("promoted", version)
     registry.remember_trained({photo_sha256(photo) for photo in training.photos})

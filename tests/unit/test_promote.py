@@ -1,13 +1,12 @@
 """The gate between a candidate and the champion's place."""
 
-import cv2
 import numpy as np
 import pytest
 
 from dedup_job.errors import GateError
 from dedup_job.kernels.bundle import CALIBRATION, MANIFEST
 from dedup_job.kernels.metrics import uap
-from model_training.data import Photo, PhotoSet
+from model_training import verified_figures
 from model_training.promote import (
     Comparison,
     RankedPairs,
@@ -17,7 +16,8 @@ from model_training.promote import (
 )
 from model_training.registry import Registry
 from tests.broken_bundles import DEFAULT, copy_bundle, rehash
-from tests.photos_for_training import draw_garment
+from tests.photos_for_training import held_out_garments
+from tests.verifying_bundles import look_in_this_process, verifying_bundle
 
 
 def comparison(difference: float, low: float, candidate: str = "new") -> Comparison:
@@ -62,15 +62,7 @@ def test_what_is_no_worse_is_let_through():
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory):
     """Twelve held-out garments."""
-    folder = tmp_path_factory.mktemp("held_out")
-    photos = []
-    for i in range(12):
-        path = folder / f"{i}.png"
-        cv2.imwrite(str(path), draw_garment(i)[:, :, ::-1])
-        photos.append(Photo(path, "folder", *[f"p{i}"] * 3, held_out=True))
-    pixels = [draw_garment(i) for i in range(12)]
-    masks = [np.full(rgb.shape[:2], 255, np.uint8) for rgb in pixels]
-    return PhotoSet(photos, pixels, masks, np.ones(12, bool))
+    return held_out_garments(tmp_path_factory.mktemp("held_out"))
 
 
 @pytest.fixture
@@ -92,6 +84,7 @@ def grey(monkeypatch):
     monkeypatch.setattr(
         module, "load_embedder", lambda b: Grey(real(DEFAULT)) if b.name == "grey" else real(b)
     )
+    monkeypatch.setattr(verified_figures, "load_verifier", lambda bundle: None)
 
 
 def test_one_model_differs_from_itself_by_nothing(held_out):
@@ -100,6 +93,34 @@ def test_one_model_differs_from_itself_by_nothing(held_out):
     # 12 photos: the photo, two edits and a look-alike with an edit of it
     assert found.n_products == 12 and found.n_duplicate_pairs == 12 * (3 + 1)
     assert 0.5 < found.champion_uap == found.candidate_uap <= 1
+
+
+def test_each_is_judged_by_what_its_job_acts_on(held_out, tmp_path, monkeypatch):
+    look_in_this_process(monkeypatch)
+    verifying = verifying_bundle(tmp_path, monkeypatch)
+    found = compare_bundles(DEFAULT, verifying, held_out)
+    by = found.as_dict()
+    assert (by["champion_by"], by["candidate_by"]) == ("cosine", "score")
+    assert "(by cosine) -> " in found.line() and "(by score), difference" in found.line()
+    assert found.champion_uap == compare_bundles(DEFAULT, DEFAULT, held_out).champion_uap
+    assert found.champion_uap != found.candidate_uap
+    back = compare_bundles(verifying, DEFAULT, held_out)
+    assert (back.difference, back.champion_uap) == (-found.difference, found.candidate_uap)
+    assert back.low < back.difference < back.high
+    assert (back.champion_verifier, back.candidate_verifier) == (found.candidate_verifier, None)
+
+
+def test_another_verifier_of_one_model_is_another_candidate(held_out, tmp_path, monkeypatch):
+    look_in_this_process(monkeypatch)
+    (tmp_path / "other").mkdir()
+    first = verifying_bundle(tmp_path, monkeypatch)
+    other = verifying_bundle(tmp_path / "other", monkeypatch, name="trained anew")
+    found = compare_bundles(first, other, held_out)
+    assert found.champion == found.candidate and found.difference == 0
+    assert (found.as_dict()["champion_by"], found.as_dict()["candidate_by"]) == ("score", "score")
+    check_promotion(found, margin=0.02)
+    with pytest.raises(GateError, match="is the champion"):
+        check_promotion(compare_bundles(first, first, held_out), margin=0.02)
 
 
 def test_a_colour_blind_candidate_is_worse_and_changes_nothing(held_out, tmp_path, grey):
