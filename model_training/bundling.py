@@ -23,7 +23,6 @@ from dedup_job.kernels.bundle import (
     sha256_of,
     write_manifest,
 )
-from dedup_job.kernels.calibration import read_calibration
 from dedup_job.kernels.images import Pixels
 from dedup_job.kernels.model import load_embedder
 from dedup_job.kernels.verifier_model import load_verifier
@@ -45,18 +44,15 @@ from model_training.export import (
     save_keras,
     write_golden,
 )
-from model_training.figures import Scored, measure, reliability, score
 from model_training.network import build_network, raw_model
 from model_training.outputs import check_out, put_in_place, staging_of
-from model_training.sources import MIN_FAMILIES, held_out_of
+from model_training.sources import held_out_of
 from model_training.train import CHECKPOINT, embed_with
 from model_training.verifier_bundle import answer_views
 
 _N_REPRESENTATIVE = 320
 _N_SETTLING_BATCHES = 30
 _CALIBRATION_SEED = 2
-# Other draws than the calibration's, the validation's (1) and the promotion's (3).
-_RELIABILITY_SEED = 4
 
 
 @dataclass(frozen=True)
@@ -199,43 +195,6 @@ def recalibrate_bundle(bundle: Path, photos: PhotoSet) -> None:
         blur_sigma_px=manifest.blur_sigma_px,
         facts=facts,
     )
-
-
-def evaluate_bundle(bundle: Path, photos: PhotoSet, report: Path | None = None) -> dict[str, Any]:
-    """Figures of a bundle's int8 embedder on the held-out photos: overall, by source, by kind.
-
-    Args:
-        bundle: directory.
-        photos: held out are the same ones as in training.
-        report: HTML file to write as well.
-
-    Raises:
-        ConfigError: too few held-out products, or the report cannot be written.
-        ModelContractError: no sound bundle.
-    """
-    if report is not None:
-        from model_training.report import Evidence, write_report  # matplotlib: seconds to import
-    embedder = load_embedder(bundle)
-    manifest = embedder.manifest
-    calibration = read_calibration(bundle, manifest.model_id)
-    held_out = held_out_of(photos, min_families=1 if report is None else MIN_FAMILIES)
-
-    def look(seed: int = 1, *, unseen: bool = False) -> Scored:
-        views = build_validation(held_out, network_of(manifest), seed, held_out_kinds=unseen)
-        return score(embedder.embed(views.views), views)
-
-    trained, unseen = look(), look(unseen=True)
-    figures = {
-        "model_id": manifest.model_id,
-        "trained_kinds": measure(trained),
-        "unseen_kinds": measure(unseen),
-        "calibration": reliability(look(_RELIABILITY_SEED), calibration),
-    }
-    if report is not None:
-        write_report(
-            report, Evidence(bundle, embedder, calibration, held_out, trained, unseen, figures)
-        )
-    return figures
 
 
 def _random_batches(config: ExperimentConfig) -> ExperimentConfig:

@@ -331,7 +331,7 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from model_training.bundling import evaluate_bundle
+    from model_training.bundle_figures import evaluate_bundle
     from model_training.outputs import check_file
     from model_training.sources import read_sources
 

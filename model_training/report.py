@@ -10,23 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dedup_job.errors import ConfigError
 from dedup_job.kernels.calibration import Calibration
 from dedup_job.kernels.model import Embedder
 from model_training import plots
 from model_training.data import PhotoSet
-from model_training.figures import Scored, operating_point, score
-from model_training.report_page import Cell, Section, note, plot, render_page, table
+from model_training.figures import NEIGHBOURS, Scored, operating_point
+from model_training.report_numbers import RANKING, SETS, compare, even_odds, number, with_interval
+from model_training.report_page import Section, note, plot, render_page, table
 from model_training.report_photos import attention, pairs, what_counts
+from model_training.report_verified import pairs_seen_again
+from model_training.verified_figures import Verified
 
-_COLUMNS = {
-    "uap": "µAP", "roc_auc": "ROC-AUC", "hard_auc": "hard-negative AUC",
-    "recall_at_p95": "recall at 95 % precision", "recall_at_p99": "recall at 99 % precision",
-    "recall_at_1": "recall@1", "recall_at_5": "recall@5", "recall_at_10": "recall@10",
-}  # fmt: skip
-_SETS = {"trained_kinds": "known kinds", "unseen_kinds": "unseen kinds"}
+_COLUMNS = RANKING | {f"recall_at_{k}": f"recall@{k}" for k in NEIGHBOURS}
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,8 @@ class Evidence:
         held_out: the photos.
         trained: their views by kinds of edits that training uses.
         unseen: their views by kinds it never uses.
-        figures: as `bundling.evaluate_bundle` returns them.
+        figures: as `bundle_figures.evaluate_bundle` returns them.
+        verified: what the bundle's verifier makes of them; None without one.
     """
 
     bundle: Path
@@ -50,6 +47,7 @@ class Evidence:
     trained: Scored
     unseen: Scored
     figures: dict[str, Any]
+    verified: Verified | None
 
 
 def write_report(path: Path, evidence: Evidence) -> None:
@@ -71,7 +69,8 @@ def write_report(path: Path, evidence: Evidence) -> None:
 
 def render_report(evidence: Evidence) -> str:
     """The report as HTML."""
-    scored = evidence.trained
+    scored, verified = evidence.trained, evidence.verified
+    acted_on = scored if verified is None else verified.trained
     at = {
         "95 % precision": operating_point(scored, 0.95).threshold,
         "probability .5": even_odds(evidence.calibration),
@@ -83,11 +82,12 @@ def render_report(evidence: Evidence) -> str:
         _curves(scored),
         _confusion(scored, at),
         _reliability(evidence.figures["calibration"]),
+        *([] if verified is None else [pairs_seen_again(scored, verified, evidence.figures)]),
         *_kinds(evidence.figures),
         _map(scored),
         what_counts(scored, evidence.embedder.embed),
         *attention(scored, evidence.bundle, evidence.embedder.manifest),
-        *pairs(scored, at["95 % precision"]),
+        *pairs(acted_on, operating_point(acted_on, 0.95).threshold),
     ]
     return render_page(f"Model {_short_id(evidence)} on held-out products", sections)
 
@@ -95,13 +95,6 @@ def render_report(evidence: Evidence) -> str:
 def _short_id(evidence: Evidence) -> str:
     """The model's id, short."""
     return evidence.embedder.manifest.model_id[:12]
-
-
-def even_odds(calibration: Calibration) -> float | None:
-    """The lowest cosine whose match probability is at least .5, to .0001; None if none has."""
-    cosines = np.linspace(-1, 1, 20001)
-    reached = np.flatnonzero(calibration.match_probability(cosines) >= 0.5)
-    return float(cosines[reached[0]]) if len(reached) else None
 
 
 def _summary(evidence: Evidence) -> Section:
@@ -122,7 +115,7 @@ def _summary(evidence: Evidence) -> Section:
         ("look-alike pairs", f"{figures['n_look_alike_pairs']:,}"),
         ("unrelated pairs", f"{figures['n_unrelated_pairs']:,}"),
     ]  # fmt: skip
-    rows = [(label, *_with_interval(figures, name)) for name, label in _COLUMNS.items()]
+    rows = [(label, *with_interval(figures, name)) for name, label in _COLUMNS.items()]
     body = table(("data", ""), facts, "facts")
     body += table(("figure", "value", "95 % interval"), rows)
     return Section(
@@ -134,29 +127,12 @@ def _summary(evidence: Evidence) -> Section:
     )
 
 
-def _with_interval(figures: dict[str, Any], name: str) -> tuple[str, str]:
-    limits = figures["intervals"].get(name)
-    text = _number(figures[name])
-    return text, f"{_number(limits[0])} to {_number(limits[1])}" if limits else "too few products"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
 def _by_set(figures: dict[str, Any]) -> Section:
-    sets = [
+    columns = [
         ((part, label), one)
-        for name, label in _SETS.items()
+        for name, label in SETS.items()
         for part, one in figures[name].items()
         if not part.startswith("by_")
-    ]
-    rows: list[tuple[Cell, ...]] = [
-        (label, *(_with_interval(one, name) for _, one in sets)) for name, label in _COLUMNS.items()
-    ]
-    rows += [
-        (f"false pairs at {said}", *(_false_pairs(one, point) for _, one in sets))
-        for point, said in (("p95", "95 % precision"), ("p99", "99 % precision"))
     ]
     return Section(
         "sets",
@@ -164,14 +140,7 @@ def _by_set(figures: dict[str, Any]) -> Section:
         "Each column ranks the pairs of its own views: known kinds are the edits that training uses, "
         "unseen kinds are edits and a look-alike generator it never uses; false pairs are what the "
         "precision lets through.",
-        table(("", *(head for head, _ in sets)), rows),
-    )
-
-
-def _false_pairs(figures: dict[str, Any], point: str) -> Cell:
-    return (
-        f"{figures[f'false_pairs_at_{point}']:,}",
-        f"from {_number(figures[f'threshold_at_{point}'])}",
+        compare(columns, _COLUMNS),
     )
 
 
@@ -186,11 +155,7 @@ def _ranking(scored: Scored, at: dict[str, float | None]) -> Section:
 
 
 def _curves(scored: Scored) -> Section:
-    sets = {"all": scored}
-    sources = np.unique(scored.views.source)
-    for name in sources if len(sources) > 1 else ():
-        rows = np.flatnonzero(scored.views.source == name)
-        sets[str(name)] = score(scored.vectors[rows], scored.views.take(rows))
+    sets = {"all": scored, **scored.by_source()}
     points = {f"{level} % precision": operating_point(scored, level / 100) for level in (95, 99)}
     return Section(
         "curves",
@@ -228,12 +193,10 @@ def _reliability(found: dict[str, Any]) -> Section:
 
 def _kinds(figures: dict[str, Any]) -> Iterator[Section]:
     body = ""
-    for name, label in _SETS.items():
+    for name, label in SETS.items():
         kinds = figures[name]["by_kind"]
         body += plot(plots.kinds_chart(kinds, label), f"Edits and look-alikes: {label}")
-        edits = [
-            (k, _number(v["recall"]), f"{v['n']:,}") for k, v in kinds.items() if "recall" in v
-        ]
+        edits = [(k, number(v["recall"]), f"{v['n']:,}") for k, v in kinds.items() if "recall" in v]
         body += f"<details><summary>{len(edits)} edits as numbers</summary>"
         body += table(("edit", "recall at 95 % precision", "views"), edits) + "</details>"
     yield Section(
@@ -244,8 +207,8 @@ def _kinds(figures: dict[str, Any]) -> Iterator[Section]:
         body,
     )
     rows = [
-        (f"{kind} ({label})", _number(v["auc"]), _number(v["merged"]), f"{v['n']:,}")
-        for name, label in _SETS.items()
+        (f"{kind} ({label})", number(v["auc"]), number(v["merged"]), f"{v['n']:,}")
+        for name, label in SETS.items()
         for kind, v in figures[name]["by_look_alike"].items()
     ]
     yield Section(

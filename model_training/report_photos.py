@@ -102,7 +102,7 @@ def pairs(scored: Scored, threshold: float | None) -> Iterator[Section]:
          "The look-alikes below that threshold that differ least as pixels.",
          examples.told_apart_pairs(scored, threshold, _N_BEST)),
         ("false", f"Worst: {_N_WORST} false pairs",
-         "Other products with the highest cosine, the most harmful first: look for wrong labels, "
+         f"Other products with the highest {scored.quantity}, the most harmful first: look for wrong labels, "
          "and for what the model does not see.",
          examples.false_pairs(scored, _N_WORST)),
         ("unrelated", f"Worst: {_N_WORST} unrelated pairs",
@@ -110,7 +110,7 @@ def pairs(scored: Scored, threshold: float | None) -> Iterator[Section]:
          "names or goods that the model confuses.",
          examples.false_pairs(scored, _N_WORST, ~scored.hard)),
         ("missed", f"Worst: {_N_WORST} missed duplicates",
-         "Duplicates with the lowest cosine, one of each photo: look for the edits that cost most.",
+         f"Duplicates with the lowest {scored.quantity}, one of each photo: look for the edits that cost most.",
          examples.missed_pairs(scored, _N_WORST)),
     )  # fmt: skip
     for anchor, title, reading, rows in chosen:
@@ -129,7 +129,10 @@ def _pair(scored: Scored, row: int, kind: str) -> str:
     ]
     what = "duplicates" if scored.same[row] else kind or "unrelated"
     names = " and ".join(dict.fromkeys(_name_of(scored, end) for end in ends))
-    return card(pictures, f"cosine {scored.value[row]:.3f}, {what}: {names}")
+    said = f"{scored.quantity} {scored.value[row]:.3f}"
+    if scored.quantity == "score":
+        said += f" (cosine {scored.vectors[ends[0]] @ scored.vectors[ends[1]]:.3f})"
+    return card(pictures, f"{said}, {what}: {names}")
 
 
 def _name_of(scored: Scored, row: int) -> str:

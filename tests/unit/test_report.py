@@ -15,6 +15,7 @@ import pytest
 from model_training import report, report_photos
 from model_training.cli import main
 from model_training.data import is_held_out
+from model_training.report_numbers import even_odds
 from tests.broken_bundles import DEFAULT
 from tests.photos_for_training import draw_garment
 
@@ -128,6 +129,7 @@ def test_names_of_photos_are_text(made):
 def test_it_names_the_model_and_counts_the_data(made):
     text = " ".join(Page(made[0]).text)
     figures = made[2]["trained_kinds"]["all"]
+    assert "verified" not in made[2]
     assert made[2]["model_id"] in text
     assert figures["n_views"] == 60 and figures["n_duplicate_pairs"] == 12 * (3 + 1)
     for name in ("uap", "roc_auc", "hard_auc", "recall_at_1"):
@@ -171,6 +173,6 @@ def test_a_disk_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
 def test_even_odds_is_where_the_probability_passes_a_half():
     calibration = type("C", (), {"match_probability": staticmethod(lambda c: (c + 1) / 2)})
-    assert report.even_odds(calibration) == pytest.approx(0.0, abs=1e-9)
+    assert even_odds(calibration) == pytest.approx(0.0, abs=1e-9)
     never = type("C", (), {"match_probability": staticmethod(lambda c: c * 0)})
-    assert report.even_odds(never) is None
+    assert even_odds(never) is None
