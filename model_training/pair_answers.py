@@ -1,16 +1,15 @@
 """What a verifier's network answers on many pairs of views, on all cores."""
 
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from dedup_job.kernels.images import Pixels
 from dedup_job.kernels.model import LiteRtNetwork
 from dedup_job.kernels.pictures import pack_picture, unpack_picture
 from dedup_job.kernels.verifier import Described, describe, lay_pair, mean_answer
+from model_training.processes import open_pool
 
 _PAIRS_PER_PART = 200
 
@@ -32,7 +31,7 @@ def answer_pairs(
     """
     parts = [slice(i, i + _PAIRS_PER_PART) for i in range(0, len(a), _PAIRS_PER_PART)]
     rows = [(a[part], b[part]) for part in parts]
-    with get_context("spawn").Pool(n_processes, _open, (network, views)) as pool:
+    with open_pool(n_processes, _open, (network, views)) as pool:
         return np.concatenate([np.zeros(0), *pool.imap(_answer_part, rows)])
 
 
@@ -40,7 +39,6 @@ _opened: dict[str, Any] = {}
 
 
 def _open(network: Path, views: Pixels) -> None:
-    cv2.setNumThreads(1)
     _opened.update(network=LiteRtNetwork(network, 1), views=views, described={})
 
 

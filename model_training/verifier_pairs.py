@@ -7,10 +7,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
 from typing import Any
 
-import cv2
 import numpy as np
 
 from dedup_job.kernels.images import Pixels
@@ -19,6 +17,7 @@ from dedup_job.kernels.verifier import describe, lay_pair
 from model_training.batches import Sampler
 from model_training.config import ExperimentConfig
 from model_training.data import PhotoSet
+from model_training.processes import open_pool
 
 # Of the pairs: two copies of one photo; two copies of one self-made product; a photo and a self-made
 # product; two self-made products of one photo; two products of one style, or near strangers.
@@ -97,7 +96,7 @@ def draw_pairs(
 ) -> Iterator[PairSet]:
     """Draw pairs in processes of their own, part by part; equal arguments give equal pairs."""
     n_parts = -(-n_pairs // PAIRS_PER_PART)
-    with get_context("spawn").Pool(n_processes, _open, (photos, config, neighbours)) as pool:
+    with open_pool(n_processes, _open, (photos, config, neighbours)) as pool:
         # A few parts ahead, no more: a part is 90 MB, and drawing is quicker than learning.
         seeds = iter([seed + 1_000 * part for part in range(n_parts)])
         drawn = deque(pool.apply_async(_draw_part, (s,)) for s in islice(seeds, n_processes + 1))
@@ -111,7 +110,6 @@ _opened: dict[str, Any] = {}
 
 
 def _open(photos: PhotoSet, config: ExperimentConfig, neighbours: np.ndarray) -> None:
-    cv2.setNumThreads(1)
     _opened["sources"] = (photos, config, neighbours)
 
 
