@@ -41,7 +41,7 @@ def verifying_bundle(folder, patch, *, name="verifier"):
 
 def look_in_this_process(patch):
     """While the patch lasts, `model_training` answers by `GreyLevels` too: in threads, photos as they lie."""
-    patch.setattr(pair_answers, "get_context", lambda method: multiprocessing.dummy)
+    patch.setattr(pair_answers, "open_pool", multiprocessing.dummy.Pool)
     patch.setattr(pair_answers, "LiteRtNetwork", GreyLevels)
     patch.setattr(pair_answers, "lay_pair", _as_they_lie)
 
