@@ -13,6 +13,7 @@ from dedup_job.kernels.bundle import (
     MANIFEST,
     SCORE_CALIBRATION,
     VERIFIER,
+    VERIFIER_KERAS,
     compute_model_id,
     read_manifest,
     write_manifest,
@@ -75,6 +76,24 @@ def write_bundle(folder: Path, network: bytes, rule: dict[str, float] = RULE) ->
     write_calibration(folder / CALIBRATION, cosines)
     write_calibration(folder / SCORE_CALIBRATION, raw_calibration(model_id=model_id))
     facts = {"verifier": {"rule": dict(rule), "golden_answers": golden_answers(folder)}}
+    write_manifest(
+        folder, dim=old.dim, input_px=old.input_px, blur_sigma_px=old.blur_sigma_px, facts=facts
+    )
+    return folder
+
+
+def write_plain_bundle(folder: Path) -> Path:
+    """The default bundle as it would be without a verifier."""
+    shutil.copytree(DEFAULT, folder)
+    for name in (VERIFIER, VERIFIER_KERAS, SCORE_CALIBRATION):
+        (folder / name).unlink()
+    old = read_manifest(DEFAULT)
+    model_id = compute_model_id(
+        old.files["embedder.tflite"]["sha256"], old.input_px, old.blur_sigma_px
+    )
+    cosines = json.loads((folder / CALIBRATION).read_text()) | {"model_id": model_id}
+    write_calibration(folder / CALIBRATION, cosines)
+    facts = {name: old.raw[name] for name in ("libraries", "training", "quality")}
     write_manifest(
         folder, dim=old.dim, input_px=old.input_px, blur_sigma_px=old.blur_sigma_px, facts=facts
     )

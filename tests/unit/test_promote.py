@@ -16,6 +16,7 @@ from model_training.promote import (
 )
 from model_training.registry import Registry
 from tests.broken_bundles import DEFAULT, copy_bundle, rehash
+from tests.bundles_with_verifier import write_plain_bundle
 from tests.photos_for_training import held_out_garments
 from tests.verifying_bundles import look_in_this_process, verifying_bundle
 
@@ -65,8 +66,14 @@ def held_out(tmp_path_factory):
     return held_out_garments(tmp_path_factory.mktemp("held_out"))
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A bundle without a verifier."""
+    return write_plain_bundle(tmp_path_factory.mktemp("plain") / "bundle")
+
+
 @pytest.fixture
-def grey(monkeypatch):
+def grey(monkeypatch, plain):
     """Makes one bundle embed everything without colour, as a bad training might."""
     from model_training import promote as module
 
@@ -82,29 +89,29 @@ def grey(monkeypatch):
             return self._embedder.embed(np.repeat(grey, 3, axis=3))
 
     monkeypatch.setattr(
-        module, "load_embedder", lambda b: Grey(real(DEFAULT)) if b.name == "grey" else real(b)
+        module, "load_embedder", lambda b: Grey(real(plain)) if b.name == "grey" else real(b)
     )
     monkeypatch.setattr(verified_figures, "load_verifier", lambda bundle: None)
 
 
-def test_one_model_differs_from_itself_by_nothing(held_out):
-    found = compare_bundles(DEFAULT, DEFAULT, held_out)
+def test_one_model_differs_from_itself_by_nothing(held_out, plain):
+    found = compare_bundles(plain, plain, held_out)
     assert (found.difference, found.low, found.high) == (0, 0, 0)
     # 12 photos: the photo, two edits and a look-alike with an edit of it
     assert found.n_products == 12 and found.n_duplicate_pairs == 12 * (3 + 1)
     assert 0.5 < found.champion_uap == found.candidate_uap <= 1
 
 
-def test_each_is_judged_by_what_its_job_acts_on(held_out, tmp_path, monkeypatch):
+def test_each_is_judged_by_what_its_job_acts_on(held_out, plain, tmp_path, monkeypatch):
     look_in_this_process(monkeypatch)
     verifying = verifying_bundle(tmp_path, monkeypatch)
-    found = compare_bundles(DEFAULT, verifying, held_out)
+    found = compare_bundles(plain, verifying, held_out)
     by = found.as_dict()
     assert (by["champion_by"], by["candidate_by"]) == ("cosine", "score")
     assert "(by cosine) -> " in found.line() and "(by score), difference" in found.line()
-    assert found.champion_uap == compare_bundles(DEFAULT, DEFAULT, held_out).champion_uap
+    assert found.champion_uap == compare_bundles(plain, plain, held_out).champion_uap
     assert found.champion_uap != found.candidate_uap
-    back = compare_bundles(verifying, DEFAULT, held_out)
+    back = compare_bundles(verifying, plain, held_out)
     assert (back.difference, back.champion_uap) == (-found.difference, found.candidate_uap)
     assert back.low < back.difference < back.high
     assert (back.champion_verifier, back.candidate_verifier) == (found.candidate_verifier, None)
@@ -123,11 +130,11 @@ def test_another_verifier_of_one_model_is_another_candidate(held_out, tmp_path, 
         check_promotion(compare_bundles(first, first, held_out), margin=0.02)
 
 
-def test_a_colour_blind_candidate_is_worse_and_changes_nothing(held_out, tmp_path, grey):
+def test_a_colour_blind_candidate_is_worse_and_changes_nothing(held_out, tmp_path, plain, grey):
     registry = Registry(tmp_path / "registry")
     (tmp_path / "grey").mkdir()
     (tmp_path / "grey" / MANIFEST).write_text("{}")
-    champion = registry.open()
+    champion = registry.open(plain)
     found = compare_bundles(champion, tmp_path / "grey", held_out)
     assert found.difference < -0.05 and found.low < found.difference < found.high
     with pytest.raises(GateError, match="not promoted"):

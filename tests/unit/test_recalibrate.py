@@ -10,7 +10,7 @@ from dedup_job.kernels.bundle import CALIBRATION, SCORE_CALIBRATION, read_manife
 from dedup_job.kernels.calibration import read_calibration, read_score_calibration
 from dedup_job.kernels.verifier_model import load_verifier
 from model_training import bundling
-from tests.broken_bundles import copy_bundle
+from tests.bundles_with_verifier import write_plain_bundle
 from tests.photos_for_training import held_out_garments
 from tests.verifying_bundles import look_in_this_process, verifying_bundle
 
@@ -40,7 +40,7 @@ def test_scores_are_calibrated_as_cosines_are(held_out, tmp_path, monkeypatch):
 
 
 def test_without_a_verifier_there_are_cosines_only(held_out, tmp_path):
-    bundle = copy_bundle(tmp_path)
+    bundle = write_plain_bundle(tmp_path / "bundle")
     before = read_manifest(bundle)
     bundling.recalibrate_bundle(bundle, held_out)
     after = read_manifest(bundle)

@@ -1,4 +1,4 @@
-"""A report of the default bundle on drawn garments: one file, everything in it, nothing outside."""
+"""A report of the default embedder on drawn garments: one file, everything in it, nothing outside."""
 
 import base64
 import contextlib
@@ -16,7 +16,7 @@ from model_training import report, report_photos
 from model_training.cli import main
 from model_training.data import is_held_out
 from model_training.report_numbers import even_odds
-from tests.broken_bundles import DEFAULT
+from tests.bundles_with_verifier import write_plain_bundle
 from tests.photos_for_training import draw_garment
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -44,8 +44,14 @@ def write_photos(folder, n):
     return folder
 
 
-def evaluate(photos, cache, *more):
-    return main(["evaluate", "--bundle", str(DEFAULT), "--photos", str(photos),
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A bundle without a verifier."""
+    return write_plain_bundle(tmp_path_factory.mktemp("plain") / "bundle")
+
+
+def evaluate(bundle, photos, cache, *more):
+    return main(["evaluate", "--bundle", str(bundle), "--photos", str(photos),
                  "--cache-dir", str(cache), *map(str, more)])  # fmt: skip
 
 
@@ -77,7 +83,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, plain):
     """The file of a first run, that of a second, and the JSON."""
     folder = tmp_path_factory.mktemp("report")
     photos = write_photos(folder / "photos", 12)
@@ -87,7 +93,7 @@ def made(tmp_path_factory):
         for name in ("first.html", "new/second.html"):
             out = io.StringIO()
             with contextlib.redirect_stdout(out):
-                assert evaluate(photos, folder / "cache", "--html", folder / name) == 0
+                assert evaluate(plain, photos, folder / "cache", "--html", folder / name) == 0
             answers.append(out.getvalue())
     assert answers[0] == answers[1]
     files = [(folder / name).read_text("utf-8") for name in ("first.html", "new/second.html")]
@@ -138,9 +144,9 @@ def test_it_names_the_model_and_counts_the_data(made):
         assert f"{figures[name]:.4f}" in text and f"{low:.4f} to {high:.4f}" in text
 
 
-def test_figures_without_a_report_are_the_same(made, tmp_path, capsys):
+def test_figures_without_a_report_are_the_same(made, plain, tmp_path, capsys):
     photos = write_photos(tmp_path / "photos", 12)
-    assert evaluate(photos, tmp_path / "cache") == 0
+    assert evaluate(plain, photos, tmp_path / "cache") == 0
     assert json.loads(capsys.readouterr().out) == made[2]
 
 
@@ -151,15 +157,15 @@ def refused(capsys):
 
 
 @pytest.mark.parametrize(("place", "said"), [("", "is a directory"), ("file/r.html", "written")])
-def test_a_place_that_cannot_be_written_is_told_first(tmp_path, capsys, place, said):
+def test_a_place_that_cannot_be_written_is_told_first(plain, tmp_path, capsys, place, said):
     (tmp_path / "file").write_text("")
-    assert evaluate(tmp_path / "none", tmp_path, "--html", tmp_path / place) == 2
+    assert evaluate(plain, tmp_path / "none", tmp_path, "--html", tmp_path / place) == 2
     assert said in refused(capsys)
 
 
-def test_too_few_products_for_a_report(tmp_path, capsys):
+def test_too_few_products_for_a_report(plain, tmp_path, capsys):
     photos = write_photos(tmp_path / "photos", 9)
-    assert evaluate(photos, tmp_path / "cache", "--html", tmp_path / "r.html") == 2
+    assert evaluate(plain, photos, tmp_path / "cache", "--html", tmp_path / "r.html") == 2
     assert "9 held-out products" in refused(capsys) and not (tmp_path / "r.html").exists()
 
 
