@@ -68,7 +68,8 @@ def similarity_histogram(scored: Scored, marks: Mapping[str, float | None]) -> b
             if at is not None:
                 axes.axvline(at, color="black", linestyle=style, label=f"{name}: {at:.3f}")
         axes.set(xlabel=scored.quantity, ylabel="share of pairs of the kind", yscale="log")
-        axes.legend(loc="upper left")
+        # Most scores are near 0, few cosines are low.
+        axes.legend(loc="upper center" if scored.quantity == "score" else "upper left")
         return _png(figure)
 
 
