@@ -131,7 +131,7 @@ class MatchConfig(_Section):
         description="look at candidate pairs again with the model's pair verifier, if it has one",
     )
     verify_pairs_per_photo: float = Field(
-        10.0,
+        20.0,
         gt=0,
         description="unrelated pairs that are verified, a photo: more find more, and cost time",
     )

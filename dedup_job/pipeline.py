@@ -40,6 +40,7 @@ from dedup_job.kernels.threshold import (
     CatalogSize,
     ThresholdChoice,
     judge_threshold,
+    measure_density,
     search_floor,
     solve_threshold,
     verify_floor,
@@ -431,11 +432,21 @@ def find_candidates(
             return floor, replace(outcome, pairs=cosine_as_score(outcome.pairs))
         seen = verify_candidates(context, model, config.model.runtime, outcome, floor, embedded)
         observed = count_cosines(seen.pairs, "score")
+        density = measure_density(model.calibration, model.scores, size, floor, observed)
+        context.measure("candidates", "density", density, "1")
         threshold = solve_threshold(
-            model.scores, size, observed, config.match.target_precision, 0.0, "score"
+            model.scores,
+            replace(size, density=density),
+            observed,
+            config.match.target_precision,
+            0.0,
+            "score",
         )
         logger.info(
-            "candidates: %d pairs verified, threshold %.3f", seen.n_verified, threshold.min_score
+            "candidates: %d pairs verified, strangers %.2g times as near as expected, threshold %.3f",
+            seen.n_verified,
+            density,
+            threshold.min_score,
         )
         return floor, replace(seen, threshold=threshold)
 

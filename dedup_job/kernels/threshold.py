@@ -27,6 +27,8 @@ _TOP = 999
 _LOWEST_FLOOR, _HIGHEST_FLOOR = 0.3, 0.97
 FLOOR_MARGIN = 0.02
 _LEAST_VERIFIED = 0.5
+# So many pairs as expected are added to those that were seen: a hundred of them say little by themselves.
+_DENSITY_PRIOR = 100.0
 # Generous on purpose: a catalog in which every photo has three true duplicates is a very full one.
 _GENEROUS_PAIRS_PER_CONTENT = 3.0
 _HOPELESS_PRECISION = 0.5
@@ -44,11 +46,19 @@ class CatalogSize:
         n_comparisons: pairs of contents that share a block.
         look_alikes_per_sku: other products of nearly the same photo that each content has; such
             a pair has two ends, so there are half as many pairs.
+        density: how many more strangers of this catalog are nearly alike than of the calibration's
+            photos, see `measure_density`.
     """
 
     n_contents: int
     n_comparisons: int
     look_alikes_per_sku: float = 1.0
+    density: float = 1.0
+
+    @property
+    def strange_pairs(self) -> float:
+        """Comparisons that bring as many false pairs as so many of the calibration's do."""
+        return self.n_comparisons * self.density
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ def cosine_histogram(cosines: ArrayLike) -> Counts:
 def expected_false_pairs(calibration: Calibration, size: CatalogSize, cosines: ArrayLike) -> Floats:
     """F(t): unrelated pairs and look-alikes at or above each cosine, float64."""
     unrelated = calibration.unrelated_survival(cosines)
-    return size.n_comparisons * unrelated + _look_alikes(calibration, size, cosines)
+    return size.strange_pairs * unrelated + _look_alikes(calibration, size, cosines)
 
 
 def solve_threshold(
@@ -144,13 +154,13 @@ def judge_threshold(
     allowed = (1.0 - target_precision) * n_observed
     thin = _thin_tail_note(calibration, size, min_cosine, allowed, scale)
     unmet = _unmet_note(false, look_alikes, allowed, f"{scale} {min_cosine:g}", target_precision)
-    most_false = size.n_comparisons * float(high) + look_alikes
+    most_false = size.strange_pairs * float(high) + look_alikes
     unexplained = _unexplained_note(calibration, size, min_cosine, n_observed, most_false, scale)
     return ThresholdChoice(
         min_score=min_cosine,
         expected_false_pairs=false,
         expected_precision=float(np.clip(1.0 - false / n_observed, 0.0, 1.0)),
-        expected_false_low=size.n_comparisons * float(low) + look_alikes,
+        expected_false_low=size.strange_pairs * float(low) + look_alikes,
         expected_false_high=most_false,
         target_met=not unmet,
         thin_tail=bool(thin),
@@ -199,6 +209,36 @@ def verify_floor(calibration: Calibration, size: CatalogSize, pairs_per_photo: f
     return round(float(cosines[few[0]] if len(few) else cosines[-1]), 3)
 
 
+def measure_density(
+    cosines: Calibration,
+    scores: Calibration,
+    size: CatalogSize,
+    floor_cosine: float,
+    scored: Counts,
+) -> float:
+    """How many strangers came near enough to be verified, against how many were to be expected.
+
+    Shops that photograph everything in one pose have several times as many as people's bedrooms, and as many
+    times more false pairs. Counted are pairs whose score is too low for a match, so that duplicates do not
+    make a catalog look dense.
+
+    Args:
+        cosines: calibration of the cosines.
+        scores: calibration of the scores.
+        size: of the catalog.
+        floor_cosine: from which pairs were verified.
+        scored: int64 (1001,) histogram of the verified pairs' scores, see `cosine_histogram`.
+
+    Returns:
+        The ratio, drawn towards 1 where few are expected.
+    """
+    tail = scores.tail
+    share = float(cosines.unrelated_survival(floor_cosine)) - tail.exceed_rate
+    expected = size.n_comparisons * max(share, 0.0)
+    seen = int(scored[: int(tail.threshold * GRID_STEPS)].sum())
+    return (seen + _DENSITY_PRIOR) / (expected + _DENSITY_PRIOR)
+
+
 def _generous_true_pairs(calibration: Calibration, size: CatalogSize, cosines: ArrayLike) -> Floats:
     most = _GENEROUS_PAIRS_PER_CONTENT * size.n_contents
     return most * calibration.true_survival(cosines)
@@ -235,10 +275,10 @@ def _thin_tail_note(
     """
     counted = calibration.n_unrelated * float(calibration.unrelated_survival(min_cosine))
     highest_rate = (counted + _PAIRS_BEHIND_NONE) / calibration.n_unrelated
-    if counted >= _ENOUGH_EXCEEDANCES or size.n_comparisons * highest_rate <= allowed:
+    if counted >= _ENOUGH_EXCEEDANCES or size.strange_pairs * highest_rate <= allowed:
         return ""
     return (
-        f"The unrelated tail is thin: {size.n_comparisons:.3g} comparisons rest on "
+        f"The unrelated tail is thin: {size.strange_pairs:.3g} comparisons rest on "
         f"{calibration.n_unrelated:.3g} calibration pairs, of which about {counted:.2g} reach "
         f"{scale} {min_cosine:g}, so the expected false pairs are extrapolated."
     )
