@@ -13,6 +13,7 @@ from dedup_job.kernels.threshold import (
     cosine_histogram,
     expected_false_pairs,
     judge_threshold,
+    measure_density,
     search_floor,
     solve_threshold,
     verify_floor,
@@ -224,3 +225,42 @@ def test_notes_say_whether_they_speak_of_cosines_or_of_scores():
     assert notes[1] == notes[0].replace("cosine", "score")
     solved = solve_threshold(CALIBRATION, size, observed, 0.97, 0.0, "score")
     assert "cosine" not in solved.note
+
+
+def scored_strangers(size: CatalogSize, floor: float, times: float) -> np.ndarray:
+    """Scores of the strangers that a catalog brings, `times` as many as the calibration has."""
+    share = float(CALIBRATION.unrelated_survival(floor)) - CALIBRATION.tail.exceed_rate
+    return cosine_histogram(np.full(round(size.n_comparisons * share * times), 0.1))
+
+
+@pytest.mark.parametrize("times", [0.25, 1.0, 3.0])
+def test_a_catalog_is_as_dense_as_its_strangers_are_near(times):
+    size, floor = catalog(20_000), 0.3
+    scored = scored_strangers(size, floor, times)
+    assert measure_density(CALIBRATION, CALIBRATION, size, floor, scored) == pytest.approx(
+        times, rel=0.02
+    )
+    # Duplicates, which score high, do not make it denser.
+    many = scored + cosine_histogram(np.full(10**6, 0.9))
+    assert measure_density(CALIBRATION, CALIBRATION, size, floor, many) == pytest.approx(
+        times, rel=0.02
+    )
+
+
+def test_a_few_photos_say_little_of_a_catalogs_density():
+    for n in (0, 1, 2, 10):
+        density = measure_density(CALIBRATION, CALIBRATION, catalog(n), 0.5, NO_PAIRS)
+        assert 0.99 < density <= 1.0
+
+
+def test_false_pairs_grow_with_density():
+    size, dense = catalog(20_000, 0.0), replace(catalog(20_000, 0.0), density=4.0)
+    at = np.array([0.5, 0.6, 0.7])
+    assert expected_false_pairs(CALIBRATION, dense, at) == pytest.approx(
+        4 * expected_false_pairs(CALIBRATION, size, at)
+    )
+    observed = cosine_histogram(np.linspace(0.4, 0.99, 2_000))
+    thresholds = [
+        solve_threshold(CALIBRATION, one, observed, 0.97, 0.3).min_score for one in (size, dense)
+    ]
+    assert thresholds[0] < thresholds[1]
