@@ -247,6 +247,11 @@ def test_a_bundle_gets_a_verifier(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert verifier is not None
     alike, apart = describe(draw_garment(900, (64, 64))), describe(draw_garment(901, (64, 64)))
     assert verifier.answer(alike, alike) > verifier.answer(alike, apart)
+    # Evaluated on the views that its quality was measured on, it is as good as it said.
+    assert main(["evaluate", *source, "--bundle", str(bundle)]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    for by, found in (("cosine", figures), ("score", figures["verified"])):
+        assert found["trained_kinds"]["all"]["uap"] == pytest.approx(said[by]["uap"])
     # The same run directory holds a finished training now.
     assert main(command) == 2
     assert "--resume" in capsys.readouterr().err
