@@ -9,9 +9,11 @@ import pytest
 from dedup_job.errors import ModelContractError
 from dedup_job.io.bundles import locate_bundle
 from dedup_job.kernels.bundle import CALIBRATION, EMBEDDER, MANIFEST, read_manifest, write_manifest
-from dedup_job.kernels.calibration import read_calibration
+from dedup_job.kernels.calibration import read_calibration, read_score_calibration
 from dedup_job.kernels.images import prepare
 from dedup_job.kernels.model import load_embedder
+from dedup_job.kernels.verifier import describe
+from dedup_job.kernels.verifier_model import load_verifier
 from tests.photos import jpeg
 
 DEFAULT = locate_bundle("")
@@ -36,6 +38,18 @@ def test_it_loads_and_gives_unit_vectors():
 def test_its_calibration_belongs_to_its_model():
     manifest = read_manifest(DEFAULT)
     assert read_calibration(DEFAULT, manifest.model_id).model_id == manifest.model_id
+
+
+def test_it_verifies_pairs():
+    manifest = read_manifest(DEFAULT)
+    assert read_score_calibration(DEFAULT, manifest.model_id).n_true > 1_000
+    verifier = load_verifier(DEFAULT)
+    photos = [prepare(jpeg(s), manifest.input_px, manifest.blur_sigma_px).pixels for s in (1, 2)]
+    a, b = (describe(photo) for photo in photos)
+    copy = describe(np.ascontiguousarray(photos[0][:, ::-1]))
+    answers = [verifier.answer(a, other) for other in (a, copy, b)]
+    assert min(answers[:2]) > 0 > answers[2]
+    assert "score" in manifest.raw["verifier"]["quality"]
 
 
 def test_it_fits_the_repository():

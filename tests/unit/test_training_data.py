@@ -199,7 +199,7 @@ def test_both_views_can_be_heavily_edited(monkeypatch: pytest.MonkeyPatch) -> No
         drawn.append(heavy)
         return np.zeros((32, 32, 3), np.uint8)
 
-    monkeypatch.setattr(Sampler, "_view", view)
+    monkeypatch.setattr(Sampler, "view", view)
     for share, expected in ((0.0, 0.5), (1.0, 1.0)):
         drawn.clear()
         Sampler(in_memory(12), small_config(both_heavy_share=share), seed=0).draw()
