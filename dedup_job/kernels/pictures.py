@@ -7,7 +7,7 @@ from dedup_job.errors import DedupError
 from dedup_job.kernels.images import Pixels
 
 PICTURE_VERSION = 1
-# About 5 KB at 128 pixels. Full chroma: a colourway is a difference of colour.
+# About 6 KB at 128 pixels. Full chroma: a colourway is a difference of colour.
 _QUALITY = 92
 _HOW = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
         cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # fmt: skip

@@ -544,7 +544,7 @@ def test_verified_pairs_take_time_and_their_pictures_take_room():
     assert plain.verification_s is None
     assert found.verification_s.value == pytest.approx(640 * 10 * 0.008 / 4)
     assert "6400 pairs of 640 new photos" in found.verification_s.how
-    assert found.store_bytes.value == plain.store_bytes.value + 640 * 5_000
+    assert found.store_bytes.value == plain.store_bytes.value + 640 * 6_000
 
 
 def test_a_night_that_asks_for_nothing():
