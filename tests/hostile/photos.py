@@ -245,7 +245,7 @@ def embedding(*vector: float) -> str:
     task = EmbedPhotos(
         open_fetch=lambda: lambda uri, known: Fetched(JPEG, Validator(None, len(JPEG), None)),
         open_embedder=lambda: Embedder(
-            SimpleNamespace(input_px=32, blur_sigma_px=0.5, dim=len(vector)),
+            SimpleNamespace(input_px=32, blur_sigma_px=0.5, dim=len(vector), has_verifier=False),
             lambda photos: np.array([vector], np.float32),
         ),
         open_decoder=InProcessDecoder,
