@@ -65,7 +65,11 @@ def measure_suite(options: argparse.Namespace, suite: str, share: float) -> dict
         truth = _write_truth(options.bench / suite, share, folder / "truth.csv")
         catalog = _write_catalog(options, suite, truth, folder / "catalog.csv")
         warehouse = folder / "warehouse"
-        settings: dict[str, Any] = {"catalog.path": str(catalog), "warehouse": str(warehouse), **_OPEN_GATES}
+        settings: dict[str, Any] = {
+            "catalog.path": str(catalog),
+            "warehouse": str(warehouse),
+            **_OPEN_GATES,
+        }
         roots = [folder for folder in (options.bench, options.distractors) if folder]
         settings["fetch.allow_roots"] = [str(root.resolve()) for root in roots]
         settings |= {"model.bundle": options.bundle} if options.bundle else {}

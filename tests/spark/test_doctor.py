@@ -83,7 +83,9 @@ def test_a_dry_run_counts_tries_estimates_and_writes_nothing(spark, tmp_path, ca
     assert sample.rejects == {"uri_refused": 4, "not_found": 1, "not_image": 1}
     assert sample.seconds > 0 and sample.n_sized == N_PHOTOS + 1
     estimates = {estimate.what: estimate for estimate in found.estimates}
-    assert estimates["embedding store grows by"].value == pytest.approx(N_PHOTOS * (597 + 6_000), rel=0.01)
+    assert estimates["embedding store grows by"].value == pytest.approx(
+        N_PHOTOS * (597 + 6_000), rel=0.01
+    )
     assert 0 < estimates["photo stage"].value < 600
     assert "secret" not in json.dumps(found.as_dict())
 
