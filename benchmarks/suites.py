@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 from dedup_job.io.manifests import find_table, read_manifest
 from dedup_job.io.storage import open_warehouse
 from dedup_job.io.tables import read_rows
-from dedup_job.kernels.metrics import hard_negative_auc, recall_at_precision, uap
 from dedup_job.pipeline import run
 from dedup_job.settings import Setting, load_settings
+from model_training.evaluate import rank_pairs
 from model_training.resampling import RankedPairs, draw_products, interval, weigh_pairs
 
 ROOT = Path(__file__).parents[1]
@@ -172,7 +172,7 @@ def _score_here(truth: pd.DataFrame, pairs: Path) -> dict[str, Any]:
     )
     same = product[a] == product[b]
     hard = ~same & (family[a] == family[b])
-    figures: dict[str, Any] = _figures(score, same, hard)
+    figures: dict[str, Any] = rank_pairs(score, same, hard)
     ranked = RankedPairs(score, same, hard)
     draws = [
         ranked.figures(weigh_pairs(count, family[a], family[b]))
@@ -181,15 +181,6 @@ def _score_here(truth: pd.DataFrame, pairs: Path) -> dict[str, Any]:
     for name in list(figures):
         figures[f"{name}_interval"] = interval(np.array([draw[name] for draw in draws]))
     return figures
-
-
-def _figures(score: np.ndarray, same: np.ndarray, hard: np.ndarray) -> dict[str, float]:
-    return {
-        "uap": uap(score, same),
-        "recall_at_p95": recall_at_precision(score, same, 0.95),
-        "recall_at_p99": recall_at_precision(score, same, 0.99),
-        "hard_auc": hard_negative_auc(score[same], score[hard]),
-    }
 
 
 if __name__ == "__main__":

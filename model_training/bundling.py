@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dedup_job.errors import ConfigError, DedupError
+from dedup_job.errors import ConfigError
 from dedup_job.kernels.bundle import (
     CALIBRATION,
     EMBEDDER,
@@ -20,6 +20,7 @@ from dedup_job.kernels.bundle import (
     Manifest,
     compute_model_id,
     read_manifest,
+    renew_manifest,
     sha256_of,
     write_manifest,
 )
@@ -27,7 +28,7 @@ from dedup_job.kernels.images import Pixels
 from dedup_job.kernels.model import load_embedder
 from dedup_job.kernels.verifier_model import load_verifier
 from model_training.batches import Sampler
-from model_training.calibrate import calibrate, calibrate_scores
+from model_training.calibrate import calibrate, calibrate_scores, write_calibration
 from model_training.card import write_card
 from model_training.config import ExperimentConfig, NetworkConfig
 from model_training.data import PhotoSet, fingerprint
@@ -39,6 +40,7 @@ from model_training.evaluate import (
 )
 from model_training.export import (
     MAX_INT8_LOSS_UAP,
+    check_int8_loss,
     convert_to_int8,
     run_int8,
     save_keras,
@@ -145,11 +147,11 @@ def export_bundle(
         convert_to_int8(raw_model(trained.model), _representative(trained.config, training))
     )
     quality = _measure_quality(trained, embedder, held_out)
-    _check_int8(quality, max_int8_loss)
+    check_int8_loss(quality["float32"]["uap"], quality["int8"]["uap"], max_int8_loss)
     save_keras(trained.model, staging / KERAS_MODEL)
     golden = staging / GOLDEN
     write_golden(golden, embedder, staging / KERAS_MODEL, trained.config.network.input_px)
-    _write_calibration(staging, _calibrate(trained, embedder, held_out))
+    write_calibration(staging / CALIBRATION, _calibrate(trained, embedder, held_out))
     facts = _facts(trained, training, held_out, quality, command)
     write_card(staging, facts)
     manifest = _write_manifest(staging, trained.config, facts)
@@ -184,17 +186,8 @@ def recalibrate_bundle(bundle: Path, photos: PhotoSet) -> None:
         measured[SCORE_CALIBRATION] = calibrate_scores(scores, views, manifest.model_id)
     # Only once all is measured: what fails before leaves the bundle as it was.
     for name, content in measured.items():
-        _write_calibration(bundle, content, name)
-    computed = ("bundle_format", "model_id", "dim", "input_px", "blur_sigma_px",
-                "preprocessing_version", "files")  # fmt: skip
-    facts = {k: v for k, v in manifest.raw.items() if k not in computed}
-    write_manifest(
-        bundle,
-        dim=manifest.dim,
-        input_px=manifest.input_px,
-        blur_sigma_px=manifest.blur_sigma_px,
-        facts=facts,
-    )
+        write_calibration(bundle / name, content)
+    renew_manifest(bundle, manifest, manifest.facts)
 
 
 def _random_batches(config: ExperimentConfig) -> ExperimentConfig:
@@ -224,25 +217,11 @@ def _measure_quality(
     }
 
 
-def _check_int8(quality: dict[str, dict[str, float]], max_loss: float) -> None:
-    loss = quality["float32"]["uap"] - quality["int8"]["uap"]
-    if loss > max_loss:
-        raise DedupError(
-            f"int8 costs {loss:.4f} uAP on held-out products (allowed {max_loss:g}, --max-int8-loss): "
-            f"{quality['float32']['uap']:.4f} in float32, {quality['int8']['uap']:.4f} in int8"
-        )
-
-
 def _calibrate(trained: TrainedNetwork, embedder: Path, held_out: PhotoSet) -> dict[str, Any]:
     network = trained.config.network
     views = calibration_set(held_out, network)
     model_id = compute_model_id(sha256_of(embedder), network.input_px, network.blur_sigma_px)
     return calibrate(run_int8(embedder, views.views), views, model_id)
-
-
-def _write_calibration(directory: Path, content: dict[str, Any], name: str = CALIBRATION) -> None:
-    text = json.dumps(content, indent=1) + "\n"
-    (directory / name).write_text(text, encoding="utf-8")
 
 
 def _facts(

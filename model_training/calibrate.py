@@ -9,7 +9,9 @@ threshold), with limits from a bootstrap over products, because pairs of one pho
 independent.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,6 +111,11 @@ def calibrate_scores(
     content["calibration_id"] = calibration_id_of(content)
     parse_calibration(content)
     return content
+
+
+def write_calibration(path: Path, content: dict[str, Any]) -> None:
+    """Write what `calibrate` measured where a bundle has it."""
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def closest_look_alikes(

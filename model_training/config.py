@@ -102,6 +102,7 @@ class VerifierConfig(_Section):
     uses: float = Field(3.0, gt=0)
     batch: int = Field(64, ge=2)
     learning_rate: float = Field(2e-3, gt=0)
+    warmup_steps: int = Field(100, ge=0)
     ema_decay: float = Field(0.995, ge=0, lt=1)
     reservoir_parts: int = Field(16, ge=1)
     processes: int = Field(1, ge=1)

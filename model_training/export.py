@@ -58,6 +58,16 @@ def convert_to_int8(model: Any, representative: Pixels) -> bytes:
     return data
 
 
+def check_int8_loss(float_uap: float, int8_uap: float, max_loss: float, whose: str = "") -> None:
+    """Raise DedupError where int8 costs more than `max_loss` uAP; `whose` network it is, for the message."""
+    loss = float_uap - int8_uap
+    if loss > max_loss:
+        raise DedupError(
+            f"int8 costs {whose}{loss:.4f} uAP on held-out products (allowed {max_loss:g}, "
+            f"--max-int8-loss): {float_uap:.4f} in float32, {int8_uap:.4f} in int8"
+        )
+
+
 def float_operations(data: bytes) -> set[str]:
     """Names of operations that write float32, other than the last DEQUANTIZE."""
     from ai_edge_litert.interpreter import Interpreter

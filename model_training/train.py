@@ -22,7 +22,13 @@ from dedup_job.errors import ConfigError, DedupError
 from dedup_job.kernels.images import fit
 from model_training.backbone import load_backbone
 from model_training.batches import Batch, BatchProcess
-from model_training.config import ExperimentConfig, LossConfig, NetworkConfig, TrainingConfig
+from model_training.config import (
+    ExperimentConfig,
+    LossConfig,
+    NetworkConfig,
+    TrainingConfig,
+    VerifierConfig,
+)
 from model_training.data import PhotoSet
 from model_training.losses import contrastive_loss, differential_entropy, triplet_loss
 from model_training.network import build_network, copy_weights
@@ -46,7 +52,7 @@ class Progress:
     spent_s: float = 0.0
 
 
-def learning_rate(config: TrainingConfig, step: int, progress: float) -> float:
+def learning_rate(config: TrainingConfig | VerifierConfig, step: int, progress: float) -> float:
     """Linear warm-up by steps, then cosine to 1 % by progress (0 to 1)."""
     warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
     cosine = 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from dedup_job.errors import DedupError
 from dedup_job.kernels.bundle import (
     CALIBRATION,
+    EMBEDDER,
     GOLDEN,
     SCORE_CALIBRATION,
     VERIFIER,
@@ -18,7 +18,7 @@ from dedup_job.kernels.bundle import (
     Manifest,
     compute_model_id,
     read_manifest,
-    write_manifest,
+    renew_manifest,
 )
 from dedup_job.kernels.calibration import calibration_id_of
 from dedup_job.kernels.golden import read_golden
@@ -26,12 +26,12 @@ from dedup_job.kernels.images import Pixels, fit
 from dedup_job.kernels.model import LiteRtNetwork, load_embedder
 from dedup_job.kernels.verifier import ScoreRule, golden_pairs, mean_answer
 from dedup_job.kernels.verifier_model import load_verifier
-from model_training.calibrate import calibrate_scores
+from model_training.calibrate import calibrate_scores, write_calibration
 from model_training.card import write_card
 from model_training.config import ExperimentConfig
 from model_training.data import PhotoSet
 from model_training.evaluate import ValidationSet, pair_labels, rank_pairs
-from model_training.export import convert_to_int8, save_keras
+from model_training.export import check_int8_loss, convert_to_int8, save_keras
 from model_training.outputs import put_in_place, staging_of
 from model_training.pair_answers import answer_pairs
 from model_training.score_rule import fit_score_rule
@@ -170,17 +170,21 @@ def add_verifier(
         "near_int8": rank_pairs(near.scores(rule), seen.same, seen.hard),
         "near_float32": rank_pairs(exact.scores(rule), seen.same, seen.hard),
     }
-    _check_int8(quality, max_int8_loss)
+    check_int8_loss(
+        quality["near_float32"]["uap"], quality["near_int8"]["uap"], max_int8_loss, "the verifier "
+    )
     report(f"verifier: {json.dumps(quality)}")
     model_id = compute_model_id(
-        manifest.files["embedder.tflite"]["sha256"], manifest.input_px, manifest.blur_sigma_px,
+        manifest.files[EMBEDDER]["sha256"],
+        manifest.input_px,
+        manifest.blur_sigma_px,
         with_verifier=True,
-    )  # fmt: skip
+    )
     report("verifier: calibrating")
     held = answer_views(
         staging / VERIFIER, embedder.embed(calibration_views.views), calibration_views
     )
-    _write_json(
+    write_calibration(
         staging / SCORE_CALIBRATION,
         calibrate_scores(held.scores(rule), calibration_views, model_id),
     )
@@ -195,30 +199,12 @@ def add_verifier(
         "quality": quality,
         **facts,
     }
-    computed = ("bundle_format", "model_id", "dim", "input_px", "blur_sigma_px",
-                "preprocessing_version", "files", "verifier")  # fmt: skip
-    kept = {k: v for k, v in manifest.raw.items() if k not in computed}
-    write_card(staging, {**kept, "verifier": verifier})
-    written = write_manifest(
-        staging,
-        dim=manifest.dim,
-        input_px=manifest.input_px,
-        blur_sigma_px=manifest.blur_sigma_px,
-        facts={**kept, "verifier": verifier},
-    )
+    renewed = {**manifest.facts, "verifier": verifier}
+    write_card(staging, renewed)
+    written = renew_manifest(staging, manifest, renewed)
     load_verifier(staging)
     put_in_place(staging, bundle)
     return written
-
-
-def _check_int8(quality: dict[str, dict[str, float]], max_loss: float) -> None:
-    loss = quality["near_float32"]["uap"] - quality["near_int8"]["uap"]
-    if loss > max_loss:
-        raise DedupError(
-            f"int8 costs the verifier {loss:.4f} uAP on held-out products (allowed {max_loss:g}, "
-            f"--max-int8-loss): {quality['near_float32']['uap']:.4f} in float32, "
-            f"{quality['near_int8']['uap']:.4f} in int8"
-        )
 
 
 def _rename_model(path: Path, model_id: str) -> None:
@@ -226,8 +212,4 @@ def _rename_model(path: Path, model_id: str) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     content["model_id"] = model_id
     content["calibration_id"] = calibration_id_of(content)
-    _write_json(path, content)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_calibration(path, content)

@@ -20,12 +20,12 @@ from dedup_job.kernels.images import Pixels
 from dedup_job.kernels.model import load_keras_model
 from model_training.config import ExperimentConfig, VerifierConfig
 from model_training.data import PhotoSet
+from model_training.train import learning_rate
 from model_training.verifier_network import build_verifier
 from model_training.verifier_pairs import PAIRS_PER_PART, PairSet, draw_pairs
 
 CHECKPOINT = "verifier.npz"
 _REPORT_EVERY = 50
-_WARMUP_STEPS = 100
 
 
 class Reservoir:
@@ -126,7 +126,7 @@ class VerifierTrainer:
             DedupError: the loss is not finite.
         """
         share = self.step / self.schedule.steps
-        self._optimizer.learning_rate = scheduled_rate(self.config.verifier, self.step, share)
+        self._optimizer.learning_rate = learning_rate(self.config.verifier, self.step, share)
         loss = float(self.model.train_on_batch(frames.astype(np.float32), same[:, None]))
         if not math.isfinite(loss):
             raise DedupError(f"the loss is {loss}; lower verifier.learning_rate")
@@ -216,10 +216,3 @@ def train_verifier(
             saved = time.monotonic()
     trainer.save()
     return trainer.finished()
-
-
-def scheduled_rate(config: VerifierConfig, step: int, share: float) -> float:
-    """Linear warm-up by steps, then cosine to 1 % by the share done (0 to 1)."""
-    warm = min(1.0, (step + 1) / _WARMUP_STEPS)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
-    return config.learning_rate * warm * (0.01 + 0.99 * cosine)

@@ -41,6 +41,8 @@ _MAX_FILE_BYTES = {
 # What only trains and evaluates; executors are not sent it.
 _NOT_SHIPPED = {KERAS_MODEL, VERIFIER_KERAS}
 _MAX_DIM, _MAX_INPUT_PX = 8_192, 2_048
+_COMPUTED = ("bundle_format", "model_id", "dim", "input_px", "blur_sigma_px",
+             "preprocessing_version", "files")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Manifest:
     preprocessing_version: int
     files: dict[str, dict[str, Any]]
     raw: dict[str, Any]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What an export was told, without what `write_manifest` computes."""
+        return {key: value for key, value in self.raw.items() if key not in _COMPUTED}
 
     @property
     def has_verifier(self) -> bool:
@@ -123,6 +130,17 @@ def write_manifest(
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
     (directory / MANIFEST).write_text(text, encoding="utf-8")
     return read_manifest(directory)
+
+
+def renew_manifest(directory: Path, old: Manifest, facts: dict[str, Any]) -> Manifest:
+    """Write the manifest of a bundle whose files changed, but not how it prepares photos."""
+    return write_manifest(
+        directory,
+        dim=old.dim,
+        input_px=old.input_px,
+        blur_sigma_px=old.blur_sigma_px,
+        facts=facts,
+    )
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -58,10 +58,12 @@ def verify_candidates(
         )
         pictures = _pictures(context, model, embedded)
         parts = _verify_in_chunks(context, waiting, n_waiting, pictures, worker)
-        verified = reduce(DataFrame.unionByName, parts)
+        verified = reduce(
+            DataFrame.unionByName, (read_table(context.spark, part) for part in parts)
+        )
         kept = context.materialise(add_scores(kept, verified), PHOTO_PAIRS)
-        n_blind = waiting_pairs(kept, floor_cosine).count()
-        if n_blind:
+        n_blind = n_waiting - sum(part.n_rows for part in parts)
+        if n_blind > 0:
             logger.warning("candidates: %d pairs have no picture and were not verified", n_blind)
     pairs = kept.where(f"cosine >= {floor_cosine!r}")
     return replace(outcome, pairs=pairs, kept_pairs=kept, n_verified=n_waiting)
@@ -81,7 +83,7 @@ def _verify_in_chunks(
     n_waiting: int,
     pictures: DataFrame,
     worker: VerifyPairs,
-) -> list[DataFrame]:
+) -> list[StoredTable]:
     n_cores = count_cores(context.spark)
     n_chunks = -(-n_waiting // (n_cores * _PAIRS_PER_CORE_AND_CHUNK))
     n_tasks = count_verify_tasks(n_waiting // n_chunks, n_cores)
@@ -91,8 +93,7 @@ def _verify_in_chunks(
         what = "pairs" if n_chunks == 1 else f"pairs, chunk {number + 1} of {n_chunks}"
         step = f"{VERIFIED_PAIRS.name}-{number}-of-{n_chunks}"
         compute = partial(_write_verified, pairs, worker, n_tasks, what)
-        stored = context.step(VERIFIED_PAIRS, compute, step)
-        parts.append(read_table(context.spark, stored))
+        parts.append(context.step(VERIFIED_PAIRS, compute, step))
     return parts
 
 

@@ -19,13 +19,13 @@ from model_training import verifier_training
 from model_training.cli import main
 from model_training.config import ExperimentConfig
 from model_training.score_rule import fit_score_rule
+from model_training.train import learning_rate
 from model_training.verifier_network import N_VOTES, build_verifier
 from model_training.verifier_pairs import PairSampler, PairSet, draw_pairs, lay_views
 from model_training.verifier_training import (
     Reservoir,
     VerifierTrainer,
     plan_schedule,
-    scheduled_rate,
     train_verifier,
 )
 from tests.photos_for_training import draw_garment
@@ -111,7 +111,7 @@ def test_each_frame_is_used_as_often_as_asked() -> None:
 
 def test_the_rate_warms_up_and_falls() -> None:
     config = experiment().verifier
-    rates = [scheduled_rate(config, step, step / 1_000) for step in range(1_000)]
+    rates = [learning_rate(config, step, step / 1_000) for step in range(1_000)]
     top = int(np.argmax(rates))
     assert 50 < top < 150 and rates[0] < 0.02 * config.learning_rate
     assert rates[-1] < 0.02 * config.learning_rate and (np.diff(rates[top:]) <= 0).all()
