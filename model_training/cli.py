@@ -99,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     verifier.add_argument("--bundle", type=Path, required=True, help="gets the verifier")
     verifier.add_argument("--run-dir", type=Path, required=True, help="checkpoint")
     verifier.add_argument("--resume", action="store_true", help="continue from the checkpoint")
+    verifier.add_argument(
+        "--init-from",
+        type=Path,
+        metavar="BUNDLE",
+        help="start from that bundle's verifier, not from random weights",
+    )
     _add_export(verifier)
     verifier.set_defaults(run=_verifier)
     calibration = commands.add_parser("calibrate", help="measure a bundle's calibration again")
@@ -302,6 +308,7 @@ def _verifier(options: argparse.Namespace) -> None:
     from model_training.config import load_config
     from model_training.make_verifier import make_verifier
     from model_training.outputs import check_bundle, prepare_run_dir
+    from model_training.starts import find_verifier
     from model_training.verifier_training import CHECKPOINT
 
     check_bundle("--bundle", options.bundle)
@@ -316,6 +323,7 @@ def _verifier(options: argparse.Namespace) -> None:
         resume=options.resume,
         command=options.command_line,
         max_int8_loss=options.max_int8_loss,
+        start=None if options.init_from is None else find_verifier(options.init_from),
         report=_report,
     )
     facts = {"bundle": str(options.bundle), "model_id": manifest.model_id}

@@ -95,7 +95,8 @@ class VerifierConfig(_Section):
     """The pair verifier.
 
     `pairs` are drawn in all; each of a pair's two frames is learned from `uses` times on average. The
-    reservoir holds `reservoir_parts` of 250 pairs (180 MB each at 128 px). `processes` draw pairs.
+    reservoir holds `reservoir_parts` of 250 pairs (90 MB each at 128 px). `processes` draw pairs.
+    `hard_share` of a batch is drawn by loss, the rest evenly.
     """
 
     pairs: int = Field(40_000, ge=1)
@@ -105,6 +106,7 @@ class VerifierConfig(_Section):
     warmup_steps: int = Field(100, ge=0)
     ema_decay: float = Field(0.995, ge=0, lt=1)
     reservoir_parts: int = Field(16, ge=1)
+    hard_share: float = Field(0.5, ge=0, le=1)
     processes: int = Field(1, ge=1)
 
 

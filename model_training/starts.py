@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dedup_job.errors import ConfigError
-from dedup_job.kernels.bundle import KERAS_MODEL, read_manifest
+from dedup_job.kernels.bundle import KERAS_MODEL, VERIFIER_KERAS, read_manifest
 from dedup_job.kernels.model import load_keras_model
 from model_training.bundling import load_trained
 from model_training.train import CHECKPOINT
@@ -24,3 +24,17 @@ def load_start(path: Path) -> Any:
     if KERAS_MODEL not in read_manifest(path).files:
         raise ConfigError(f"--init-from {path}: the bundle has no {KERAS_MODEL} to train on")
     return load_keras_model(path / KERAS_MODEL)
+
+
+def find_verifier(path: Path) -> Path:
+    """The Keras file of a bundle's verifier.
+
+    Raises:
+        ConfigError: `path` is no bundle, or has no verifier.
+        ModelContractError: the bundle is damaged.
+    """
+    if not path.is_dir():
+        raise ConfigError(f"--init-from {path} is no bundle")
+    if VERIFIER_KERAS not in read_manifest(path).files:
+        raise ConfigError(f"--init-from {path}: the bundle has no {VERIFIER_KERAS} to train on")
+    return path / VERIFIER_KERAS

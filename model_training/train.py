@@ -30,6 +30,7 @@ from model_training.config import (
     VerifierConfig,
 )
 from model_training.data import PhotoSet
+from model_training.fused import fuse_batch_norm
 from model_training.losses import contrastive_loss, differential_entropy, triplet_loss
 from model_training.network import build_network, copy_weights
 from model_training.watchers import Watcher
@@ -123,6 +124,7 @@ class Trainer:
         self._pairs = _pair_variables(self.model, self.average)
         self._optimizer = _make_optimizer(config.training)
         self._optimizer.build(self.model.trainable_variables)
+        fuse_batch_norm(self.model)
         self.model.compile(
             optimizer=self._optimizer,
             loss=make_loss(config.loss),

@@ -1,7 +1,8 @@
 """Train the pair verifier on pairs drawn as it goes.
 
-Drawing a pair costs about as much as learning from it once, so each is learned from a few times: a reservoir
-holds the last ones drawn, and batches are drawn from it.
+Drawing a pair costs more than learning from it once, so each is learned from a few times: a reservoir holds the
+last ones drawn, and batches are drawn from it. Nine in ten are soon easy: a part of every batch is drawn by the
+loss that a frame had when it came in (online hard example mining, Shrivastava et al. 2016, section 4).
 """
 
 import math
@@ -20,12 +21,15 @@ from dedup_job.kernels.images import Pixels
 from dedup_job.kernels.model import load_keras_model
 from model_training.config import ExperimentConfig, VerifierConfig
 from model_training.data import PhotoSet
+from model_training.fused import fuse_batch_norm
 from model_training.train import learning_rate
 from model_training.verifier_network import build_verifier
 from model_training.verifier_pairs import PAIRS_PER_PART, PairSet, draw_pairs
 
 CHECKPOINT = "verifier.npz"
 _REPORT_EVERY = 50
+_LARGEST_LOSS = 2.0
+_LOSS_BATCH = 100
 
 
 class Reservoir:
@@ -33,24 +37,36 @@ class Reservoir:
 
     Args:
         n_parts: how many parts it holds.
+        hard_share: of the frames drawn, those drawn by their loss instead of evenly.
     """
 
-    def __init__(self, n_parts: int) -> None:
+    def __init__(self, n_parts: int, hard_share: float = 0.0) -> None:
         self._n_parts = n_parts
-        self._parts: list[PairSet] = []
+        self._hard_share = hard_share
+        self._parts: list[tuple[PairSet, np.ndarray]] = []
 
-    def add(self, part: PairSet) -> None:
-        """Take in a part; the oldest one leaves where the reservoir is full."""
-        self._parts = [*self._parts, part][-self._n_parts :]
+    def add(self, part: PairSet, losses: np.ndarray) -> None:
+        """Take in a part; the oldest one leaves where the reservoir is full.
+
+        Args:
+            part: n pairs.
+            losses: float (n, 2), of both frames.
+        """
+        # What no one can tell must not fill the batches.
+        weight = np.clip(losses, 1e-6, _LARGEST_LOSS).ravel().astype(np.float64)
+        chance = self._hard_share * weight / weight.sum() + (1 - self._hard_share) / len(weight)
+        self._parts = [*self._parts, (part, chance)][-self._n_parts :]
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[Pixels, np.ndarray]:
         """Frames uint8 (n, size, size, PAIR_CHANNELS), and float32 (n,), 1 where one product."""
-        parts = rng.integers(0, len(self._parts), n)
         frames, labels = [], []
-        for part in (self._parts[i] for i in parts):
-            pair, side = int(rng.integers(len(part.same))), int(rng.integers(2))
-            frames.append(part.frames[pair, side])
-            labels.append(part.same[pair])
+        for number, count in enumerate(
+            rng.multinomial(n, np.full(len(self._parts), 1 / len(self._parts)))
+        ):
+            part, chance = self._parts[number]
+            for row in rng.choice(len(chance), count, p=chance):
+                frames.append(part.frames[row // 2, row % 2])
+                labels.append(part.same[row // 2])
         return np.stack(frames), np.array(labels, np.float32)
 
 
@@ -111,6 +127,7 @@ class VerifierTrainer:
         )
         self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         self._optimizer.build(self.model.trainable_variables)
+        fuse_batch_norm(self.model)
         self.model.compile(optimizer=self._optimizer, loss=vote_loss)
         if resume and (run_dir / CHECKPOINT).is_file():
             self._restore()
@@ -132,6 +149,18 @@ class VerifierTrainer:
             raise DedupError(f"the loss is {loss}; lower verifier.learning_rate")
         self.step += 1
         return loss
+
+    def losses_of(self, part: PairSet) -> np.ndarray:
+        """What the network loses on each frame now, without learning: float (n, 2)."""
+        frames = part.frames.reshape(-1, *part.frames.shape[2:])
+        odds = np.concatenate(
+            [
+                np.asarray(self.model.predict_on_batch(frames[i : i + _LOSS_BATCH].astype(np.float32))).sum(axis=1)
+                for i in range(0, len(frames), _LOSS_BATCH)
+            ]
+        )  # fmt: skip
+        wrong = np.where(np.repeat(part.same, 2), -odds, odds)
+        return np.logaddexp(0.0, wrong).reshape(-1, 2)
 
     def save(self) -> None:
         """Write the checkpoint; a kill at any time leaves the old or the new one."""
@@ -192,7 +221,7 @@ def train_verifier(
     """
     config, plan = trainer.config, trainer.schedule
     rng = np.random.default_rng([config.training.seed, trainer.step])
-    reservoir = Reservoir(config.verifier.reservoir_parts)
+    reservoir = Reservoir(config.verifier.reservoir_parts, config.verifier.hard_share)
     left = plan.n_parts - trainer.step // plan.steps_per_part
     # A resumed training has lost its reservoir: it draws other pairs than it would have drawn.
     seed = config.training.seed + 7 * trainer.step
@@ -201,7 +230,7 @@ def train_verifier(
     for part in draw_pairs(
         photos, config, neighbours, left * PAIRS_PER_PART, seed, config.verifier.processes
     ):
-        reservoir.add(part)
+        reservoir.add(part, trainer.losses_of(part))
         for _ in range(plan.steps_per_part):
             losses.append(trainer.train_on(*reservoir.draw(rng, config.verifier.batch)))
             if trainer.step % _REPORT_EVERY == 0:

@@ -90,7 +90,7 @@ def test_a_reservoir_forgets_the_oldest_and_keeps_labels_beside_frames() -> None
     reservoir = Reservoir(2)
     parts = [drawn_part(i) for i in range(3)]
     for part in parts:
-        reservoir.add(part)
+        reservoir.add(part, np.ones((len(part.same), 2)))
     frames, labels = reservoir.draw(np.random.default_rng(0), 200)
     label_of = {
         part.frames[i, side].tobytes(): (number, part.same[i])
@@ -101,6 +101,29 @@ def test_a_reservoir_forgets_the_oldest_and_keeps_labels_beside_frames() -> None
     seen = [label_of[frame.tobytes()] for frame in frames]
     assert {number for number, _ in seen} == {1, 2}
     assert [same for _, same in seen] == labels.astype(bool).tolist()
+
+
+def test_a_share_of_the_frames_is_drawn_by_loss() -> None:
+    part = drawn_part(1, 8)
+    losses = np.full((8, 2), 1e-9)
+    losses[3, 1] = 1.5
+    reservoir = Reservoir(1, hard_share=0.5)
+    reservoir.add(part, losses)
+    frames, _ = reservoir.draw(np.random.default_rng(0), 2_000)
+    hard = part.frames[3, 1].tobytes()
+    # Half of them by loss, and one in 16 of the other half.
+    assert np.mean([f.tobytes() == hard for f in frames]) == pytest.approx(0.5 + 0.5 / 16, abs=0.05)
+
+
+def test_losses_are_those_that_training_would_see() -> None:
+    trainer = VerifierTrainer(experiment(), Path("unused"))
+    part = drawn_part(4)
+    found = trainer.losses_of(part)
+    odds = trainer.model.predict_on_batch(part.frames[:, 1].astype(np.float32)).sum(axis=1)
+    expected = [
+        np.log1p(np.exp(-o if same else o)) for o, same in zip(odds, part.same, strict=True)
+    ]
+    np.testing.assert_allclose(found[:, 1], expected, rtol=1e-4)
 
 
 def test_each_frame_is_used_as_often_as_asked() -> None:
