@@ -12,10 +12,15 @@ A difference is called noise where it is smaller than twice its standard error o
 
 import argparse
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+
+from model_training.config import ExperimentConfig, NetworkConfig
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "results" / "ablation.jsonl"
@@ -75,9 +80,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if not options.table:
-        for seed in range(options.seeds):  # a whole table of one seed first
-            for arm in options.arms.split(","):
-                measure_arm(options, arm, seed)
+        options.work_dir.mkdir(parents=True, exist_ok=True)
+        train_missing(options)
     print(table(read_results(), options.views))
 
 
@@ -88,38 +92,57 @@ def read_results() -> list[dict[str, Any]]:
     return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
 
 
-def measure_arm(options: argparse.Namespace, arm: str, seed: int) -> None:
-    """Train and measure one arm with one seed, unless that is done."""
-    key = {"arm": arm, "seed": seed, "views": options.views}
-    if any(key.items() <= done.items() for done in read_results()):
-        return
-    from model_training.evaluate import build_validation, score_by_source, score_validation
+def train_missing(options: argparse.Namespace) -> None:
+    """Train and measure what is not there yet: a whole table of one seed first."""
+    from model_training.evaluate import build_validation
     from model_training.sources import read_sources, split
+
+    training, held_out = split(read_sources(options))
+
+    @cache
+    def views_of(input_px: int, blur_sigma_px: float, held_out_kinds: bool) -> Any:
+        network = NetworkConfig(input_px=input_px, blur_sigma_px=blur_sigma_px)
+        return build_validation(held_out, network, held_out_kinds=held_out_kinds)
+
+    for seed in range(options.seeds):
+        for arm in options.arms.split(","):
+            key = {"arm": arm, "seed": seed, "views": options.views}
+            if not any(key.items() <= done.items() for done in read_results()):
+                config = make_config(arm, seed, options.views)
+                row = {**key, **measure_arm(config, training, views_of, options.work_dir)}
+                RESULTS.parent.mkdir(exist_ok=True)
+                with RESULTS.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(row) + "\n")
+
+
+def measure_arm(
+    config: ExperimentConfig, training: Any, views_of: Callable[..., Any], work_dir: Path
+) -> dict[str, Any]:
+    """Train one arm with one seed and measure it."""
+    import keras
+
+    from model_training.evaluate import score_by_source, score_validation
     from model_training.train import Trainer, run_training
 
-    config = make_config(arm, seed, options.views)
-    training, held_out = split(read_sources(options))
-    trainer = Trainer(config, options.work_dir / f"{arm}-{seed}")
-    run_training(trainer, training)
-    views = build_validation(held_out, config.network)
-    unseen = build_validation(held_out, config.network, held_out_kinds=True)
-    vectors = trainer.embed(views.views)
-    row = {
-        **key,
-        **score_validation(vectors, views),
-        "by_source": score_by_source(vectors, views),
+    keras.utils.clear_session()  # of the arm before
+    with TemporaryDirectory(dir=work_dir) as run_dir:
+        trainer = Trainer(config, Path(run_dir))
+        run_training(trainer, training)
+    known, unseen = (
+        views_of(config.network.input_px, config.network.blur_sigma_px, held_out_kinds)
+        for held_out_kinds in (False, True)
+    )
+    vectors = trainer.embed(known.views)
+    return {
+        **score_validation(vectors, known),
+        "by_source": score_by_source(vectors, known),
         "unseen_kinds": score_validation(trainer.embed(unseen.views), unseen),
         "seconds": trainer.progress.spent_s,
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row) + "\n")
 
 
-def make_config(arm: str, seed: int, views: int) -> Any:
+def make_config(arm: str, seed: int, views: int) -> ExperimentConfig:
     """The experiment of an arm."""
-    from model_training.config import ExperimentConfig
-
     settings = {**_BASE_SETTINGS, **ARMS[arm][1], "training.views": views, "training.seed": seed}
     sections: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():

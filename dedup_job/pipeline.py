@@ -404,10 +404,10 @@ def find_candidates(
     with context.stage("candidates"):
         plan = plan_cells(contents, config.candidates)
         size = CatalogSize(plan.n_contents, plan.n_comparisons, config.match.look_alikes_per_sku)
-        floor = search_floor(model.calibration, size, config.match.min_cosine)
-        if model.verifies:
-            per_photo = config.match.verify_pairs_per_photo
-            floor = min(floor, verify_floor(model.calibration, size, per_photo))
+        if model.verifies:  # what is not worth verifying is not worth finding
+            floor = verify_floor(model.calibration, size, config.match.verify_pairs_per_photo)
+        else:
+            floor = search_floor(model.calibration, size, config.match.min_cosine)
 
         def solve(pairs: DataFrame) -> ThresholdChoice:
             choice = choose_threshold(pairs, config, model, size, floor)
@@ -443,7 +443,7 @@ def find_candidates(
             "score",
         )
         logger.info(
-            "candidates: %d pairs verified, strangers %.2g times as near as expected, threshold %.3f",
+            "candidates: %d pairs verified, %.2g times as many strangers as expected, threshold %.3f",
             seen.n_verified,
             density,
             threshold.min_score,

@@ -270,7 +270,8 @@ def _look_ahead(
         n_cores,
         model.manifest.dim,
         config.candidates,
-        config.match.verify_pairs_per_photo if model.verifies else None,
+        has_verifier=model.manifest.has_verifier,
+        verified_per_photo=config.match.verify_pairs_per_photo if model.verifies else None,
     )
     found.estimates = estimates.all()
     found.add(_check_room(found, spark, access, estimates))

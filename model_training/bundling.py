@@ -182,8 +182,10 @@ def recalibrate_bundle(bundle: Path, photos: PhotoSet) -> None:
     verifier = load_verifier(bundle)
     measured = {CALIBRATION: calibrate(vectors, views, manifest.model_id)}
     if verifier is not None:
-        scores = answer_views(bundle / VERIFIER, vectors, views).scores(verifier.rule)
-        measured[SCORE_CALIBRATION] = calibrate_scores(scores, views, manifest.model_id)
+        seen = answer_views(bundle / VERIFIER, vectors, views)
+        measured[SCORE_CALIBRATION] = calibrate_scores(
+            seen.scores(verifier.rule), seen.cosine, views, manifest.model_id
+        )
     # Only once all is measured: what fails before leaves the bundle as it was.
     for name, content in measured.items():
         write_calibration(bundle / name, content)

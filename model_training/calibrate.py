@@ -34,6 +34,9 @@ _CONFIDENCE = 0.9
 _N_BOOTSTRAP = 120
 _GRID = np.round(np.linspace(-0.2, 1.0, 241), 4)
 _MAX_SHAPE = 0.5
+# Of so few near strangers no share is measured; that of the nearest ones measured holds for them too.
+_FEWEST_NEAR = 30
+_TINY = 1e-9
 # Above it there is no tail left to describe.
 _HIGHEST_TAIL = 0.996
 
@@ -81,26 +84,40 @@ def calibrate(vectors: np.ndarray, held_out: ValidationSet, model_id: str) -> di
         GateError: nearly all of them have one embedding.
     """
     a, b, _, _ = pair_labels(held_out)
-    return calibrate_scores((vectors @ vectors.T)[a, b], held_out, model_id, TAIL_SHARE)
+    content = _measure((vectors @ vectors.T)[a, b], held_out, model_id, TAIL_SHARE)
+    return _identified(content)
 
 
 def calibrate_scores(
-    cosine: np.ndarray,
-    held_out: ValidationSet,
-    model_id: str,
-    tail_share: float = SCORE_TAIL_SHARE,
+    score: np.ndarray, cosine: np.ndarray, held_out: ValidationSet, model_id: str
 ) -> dict[str, Any]:
-    """As `calibrate`, of scores in place of cosines.
+    """As `calibrate`, of a verifier's scores; and how many of the near strangers it holds apart.
 
     Args:
-        cosine: float (p,), of every pair that `pair_labels` names, in its order.
+        score: float (p,), of every pair that `pair_labels` names, in its order.
+        cosine: float (p,), of the same pairs.
         held_out: as of `calibrate`.
         model_id: of the bundle.
-        tail_share: of unrelated pairs, those that the tail is fitted to.
+
+    Returns:
+        The content of `score_calibration.json`.
     """
+    content = _measure(score, held_out, model_id, SCORE_TAIL_SHARE)
+    a, b, same, hard = pair_labels(held_out)
+    by_score, by_cosine = (
+        unrelated_by_source(value, a, b, same | hard, held_out) for value in (score, cosine)
+    )
+    tail_from = content["unrelated"]["tail"]["threshold"]
+    content["unrelated"]["apart"] = _apart(by_score, by_cosine, tail_from)
+    return _identified(content)
+
+
+def _measure(
+    cosine: np.ndarray, held_out: ValidationSet, model_id: str, tail_share: float
+) -> dict[str, Any]:
     a, b, same, hard = pair_labels(held_out)
     sources = unrelated_by_source(cosine, a, b, same | hard, held_out)
-    content = {
+    return {
         "format": CALIBRATION_FORMAT,
         "model_id": model_id,
         "match_probability": _match_probability(cosine, same),
@@ -108,6 +125,9 @@ def calibrate_scores(
         "hard_negatives": _survival(closest_look_alikes(cosine, a, b, hard, held_out)),
         "unrelated": _unrelated(sources, held_out, tail_share),
     }
+
+
+def _identified(content: dict[str, Any]) -> dict[str, Any]:
     content["calibration_id"] = calibration_id_of(content)
     parse_calibration(content)
     return content
@@ -294,6 +314,21 @@ def _unrelated(
             },
         },
     }
+
+
+def _apart(
+    by_score: list[UnrelatedPairs], by_cosine: list[UnrelatedPairs], tail_from: float
+) -> dict[str, Any]:
+    """Of the unrelated pairs at or above a cosine, the share that scores below the tail."""
+    near, apart, n_near = np.zeros(len(_GRID)), np.zeros(len(_GRID)), np.zeros(len(_GRID))
+    for scores, cosines in zip(by_score, by_cosine, strict=True):
+        survival = _survival_at(np.sort(cosines.cosine), _GRID)
+        near, n_near = near + survival, n_near + survival * len(cosines.cosine)
+        low = cosines.cosine[scores.cosine < tail_from]
+        apart += _survival_at(np.sort(low), _GRID) * len(low) / len(cosines.cosine)
+    enough = n_near >= _FEWEST_NEAR
+    share = np.minimum.accumulate((apart[enough] + _TINY) / (near[enough] + _TINY))
+    return {"scores": _rounded(_GRID[enough]), "share": _rounded(share)}
 
 
 def _fit_sources(

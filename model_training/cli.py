@@ -307,11 +307,13 @@ def _export_run(
 def _verifier(options: argparse.Namespace) -> None:
     from model_training.config import load_config
     from model_training.make_verifier import make_verifier
-    from model_training.outputs import check_bundle, prepare_run_dir
+    from model_training.outputs import check_bundle, check_out, prepare_run_dir
     from model_training.starts import find_verifier
     from model_training.verifier_training import CHECKPOINT
 
     check_bundle("--bundle", options.bundle)
+    check_out(options.bundle, "--bundle")
+    start = None if options.init_from is None else find_verifier("--init-from", options.init_from)
     prepare_run_dir(options.run_dir, CHECKPOINT, resume=options.resume)
     training, held_out = _read_split(options)
     manifest = make_verifier(
@@ -323,7 +325,7 @@ def _verifier(options: argparse.Namespace) -> None:
         resume=options.resume,
         command=options.command_line,
         max_int8_loss=options.max_int8_loss,
-        start=None if options.init_from is None else find_verifier(options.init_from),
+        start=start,
         report=_report,
     )
     facts = {"bundle": str(options.bundle), "model_id": manifest.model_id}

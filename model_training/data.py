@@ -11,7 +11,6 @@ import hashlib
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -22,6 +21,7 @@ from dedup_job.errors import ConfigError, ImageRejected
 from dedup_job.kernels.grouping import connected_components
 from dedup_job.kernels.images import Pixels, decode
 from model_training.look_alikes import find_garment
+from model_training.processes import open_pool
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 CACHE_SIDE_PX = 224
@@ -221,8 +221,8 @@ def load_photos(
 
 
 def _write_cache(photos: list[Photo], path: Path) -> None:
-    with get_context("spawn").Pool(2) as pool:
-        answers = list(pool.imap(_decode_one, [photo.path for photo in photos], chunksize=32))
+    with open_pool(2) as pool:
+        answers = list(pool.map(_decode_one, [photo.path for photo in photos], chunksize=32))
     rows = []
     for photo, answer in zip(photos, answers, strict=True):
         if isinstance(answer, str):

@@ -8,8 +8,12 @@ from dedup_job.errors import ConfigError
 from dedup_job.kernels.bundle import MANIFEST
 
 
-def check_out(out: Path) -> Path:
+def check_out(out: Path, option: str = "--out") -> Path:
     """Whether a bundle can be put at `out` without harm; changes nothing.
+
+    Args:
+        out: where.
+        option: that named it, for messages.
 
     Returns:
         `out` as an absolute path without links.
@@ -20,15 +24,15 @@ def check_out(out: Path) -> Path:
     """
     target = out.resolve()
     if target == Path.cwd() or target in Path.cwd().parents:
-        raise ConfigError(f"--out {out} would replace the current directory; name another one")
+        raise ConfigError(f"{option} {out} would replace the current directory; name another one")
     if target.is_dir() and not (target / MANIFEST).is_file() and any(target.iterdir()):
         raise ConfigError(
-            f"--out {out} holds files but no {MANIFEST}: it is no bundle and would be replaced; "
+            f"{option} {out} holds files but no {MANIFEST}: it is no bundle and would be replaced; "
             "name a new or empty directory"
         )
     if target.exists() and not target.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a directory")
-    _require_writable(target.parent, f"--out {out}")
+        raise ConfigError(f"{option} {out} is a file; name a directory")
+    _require_writable(target.parent, f"{option} {out}")
     return target
 
 

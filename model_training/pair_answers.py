@@ -1,4 +1,4 @@
-"""What a verifier's network answers on many pairs of views, on all cores."""
+"""What a verifier's network answers on many pairs of views, by several processes."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def answer_pairs(
     parts = [slice(i, i + _PAIRS_PER_PART) for i in range(0, len(a), _PAIRS_PER_PART)]
     rows = [(a[part], b[part]) for part in parts]
     with open_pool(n_processes, _open, (network, views)) as pool:
-        return np.concatenate([np.zeros(0), *pool.imap(_answer_part, rows)])
+        return np.concatenate([np.zeros(0), *pool.map(_answer_part, rows)])
 
 
 _opened: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dedup_job.errors import ConfigError, GateError
-from dedup_job.kernels.bundle import VERIFIER_KERAS, Manifest, read_manifest
+from dedup_job.kernels.bundle import Manifest, read_manifest
 from model_training.bundling import export_bundle
 from model_training.config import ExperimentConfig, NetworkConfig, load_config
 from model_training.data import PhotoSet, fingerprint, photo_sha256
@@ -19,7 +19,7 @@ from model_training.outputs import prepare_run_dir
 from model_training.promote import promote
 from model_training.registry import Registry
 from model_training.sources import keep_in_training, split
-from model_training.starts import load_start
+from model_training.starts import find_verifier, load_start
 from model_training.train import CHECKPOINT, Trainer, run_training
 from model_training.watchers import Watcher, tell_of_bundle
 from model_training.work_dir import CANDIDATE, INPUTS, RUN, clear
@@ -61,6 +61,7 @@ def retrain(
     """
     manifest = read_manifest(champion)
     config = fine_tune_config(manifest, load_config(options.config or FINE_TUNE))
+    verifier = find_verifier("the champion", champion) if manifest.has_verifier else None
     registry = Registry(options.registry)
     training, held_out = split(keep_in_training(photos, registry.trained()))
     trainer = _open_trainer(work, champion, config, _inputs(manifest, config, photos))
@@ -82,7 +83,7 @@ def retrain(
             max_int8_loss=options.max_int8_loss,
             data_note=config.data_note,
         )
-        if manifest.has_verifier:
+        if verifier is not None:
             candidate = make_verifier(
                 work / CANDIDATE,
                 training,
@@ -92,7 +93,7 @@ def retrain(
                 resume=True,
                 command=options.command_line,
                 max_int8_loss=options.max_int8_loss,
-                start=champion / VERIFIER_KERAS,
+                start=verifier,
                 report=report,
             )
         step = trainer.progress.step
@@ -136,7 +137,7 @@ def _inputs(champion: Manifest, config: ExperimentConfig, photos: PhotoSet) -> d
     labels = [(p.identity, p.product, p.family) for p in photos.photos]
     said = json.dumps([labels, sorted(photos.dissimilar.items())])
     return {
-        "champion": champion.model_id,
+        "champion": f"{champion.model_id} {champion.verifier_id}",
         "experiment": config.fingerprint(),
         "photos": fingerprint(photos.photos),
         "labels": hashlib.sha256(said.encode()).hexdigest(),

@@ -26,15 +26,23 @@ def load_start(path: Path) -> Any:
     return load_keras_model(path / KERAS_MODEL)
 
 
-def find_verifier(path: Path) -> Path:
+def find_verifier(named_by: str, bundle: Path) -> Path:
     """The Keras file of a bundle's verifier.
 
+    Args:
+        named_by: what named the bundle, for messages.
+        bundle: directory.
+
     Raises:
-        ConfigError: `path` is no bundle, or has no verifier.
+        ConfigError: no bundle, or it has no verifier to train on.
         ModelContractError: the bundle is damaged.
     """
-    if not path.is_dir():
-        raise ConfigError(f"--init-from {path} is no bundle")
-    if VERIFIER_KERAS not in read_manifest(path).files:
-        raise ConfigError(f"--init-from {path}: the bundle has no {VERIFIER_KERAS} to train on")
-    return path / VERIFIER_KERAS
+    if not bundle.is_dir():
+        raise ConfigError(f"{named_by} {bundle} is no bundle")
+    manifest = read_manifest(bundle)
+    if VERIFIER_KERAS not in manifest.files or not (bundle / VERIFIER_KERAS).is_file():
+        raise ConfigError(
+            f"{named_by} {bundle} has no {VERIFIER_KERAS} to train on; give a whole bundle, or train a "
+            "verifier with `model-training verifier`"
+        )
+    return bundle / VERIFIER_KERAS

@@ -24,6 +24,7 @@ from dedup_job.kernels.calibration import calibration_id_of
 from dedup_job.kernels.golden import read_golden
 from dedup_job.kernels.images import Pixels, fit
 from dedup_job.kernels.model import LiteRtNetwork, load_embedder
+from dedup_job.kernels.threshold import LEAST_VERIFIED_COSINE
 from dedup_job.kernels.verifier import ScoreRule, golden_pairs, mean_answer
 from dedup_job.kernels.verifier_model import load_verifier
 from model_training.calibrate import calibrate_scores, write_calibration
@@ -37,8 +38,8 @@ from model_training.pair_answers import answer_pairs
 from model_training.score_rule import fit_score_rule
 from model_training.verifier_pairs import draw_pairs, lay_views
 
-# Held-out pairs below it are not looked at: 1 in 1,000 duplicates, and most of the work.
-FLOOR_COSINE = 0.6
+# The job looks at no pair below it either: most of the work would be there.
+FLOOR_COSINE = LEAST_VERIFIED_COSINE
 _N_REPRESENTATIVE = 250
 # Of these both networks' answers are compared; the float one is slow.
 _FLOAT_FLOOR = 0.75
@@ -122,7 +123,8 @@ def convert_verifier(
     frames: Pixels = np.concatenate(
         [part.frames.reshape(-1, *part.frames.shape[2:]) for part in parts]
     )
-    return convert_to_int8(network, frames[:: max(1, len(frames) // _N_REPRESENTATIVE)])
+    chosen = np.random.default_rng(5).choice(len(frames), _N_REPRESENTATIVE, replace=False)
+    return convert_to_int8(network, frames[chosen])
 
 
 def add_verifier(
@@ -186,7 +188,7 @@ def add_verifier(
     )
     write_calibration(
         staging / SCORE_CALIBRATION,
-        calibrate_scores(held.scores(rule), calibration_views, model_id),
+        calibrate_scores(held.scores(rule), held.cosine, calibration_views, model_id),
     )
     _rename_model(staging / CALIBRATION, model_id)
     golden = read_golden(bundle / GOLDEN, manifest)

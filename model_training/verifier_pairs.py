@@ -100,10 +100,10 @@ def draw_pairs(
     with open_pool(n_processes, _open, (photos, config, neighbours)) as pool:
         # A few parts ahead, no more: a part is 90 MB, and drawing is quicker than learning.
         seeds = iter([seed + 1_000 * part for part in range(n_parts)])
-        drawn = deque(pool.apply_async(_draw_part, (s,)) for s in islice(seeds, n_processes + 1))
+        drawn = deque(pool.submit(_draw_part, s) for s in islice(seeds, n_processes + 1))
         while drawn:
-            part = drawn.popleft().get()
-            drawn.extend(pool.apply_async(_draw_part, (s,)) for s in islice(seeds, 1))
+            part = drawn.popleft().result()
+            drawn.extend(pool.submit(_draw_part, s) for s in islice(seeds, 1))
             yield part
 
 

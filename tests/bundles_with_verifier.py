@@ -22,7 +22,7 @@ from dedup_job.kernels.calibration import calibration_id_of
 from dedup_job.kernels.golden import read_golden
 from dedup_job.kernels.model import LiteRtNetwork
 from dedup_job.kernels.verifier import PAIR_CHANNELS, golden_pairs, mean_answer
-from tests.unit.synthetic_calibration import raw_calibration
+from tests.unit.synthetic_calibration import raw_score_calibration
 
 DEFAULT = locate_bundle("")
 RULE = {"bias": 0.0, "answer_weight": 1.0, "cosine_weight": 4.0}
@@ -74,7 +74,7 @@ def write_bundle(folder: Path, network: bytes, rule: dict[str, float] = RULE) ->
     )
     cosines = json.loads((folder / CALIBRATION).read_text()) | {"model_id": model_id}
     write_calibration(folder / CALIBRATION, cosines)
-    write_calibration(folder / SCORE_CALIBRATION, raw_calibration(model_id=model_id))
+    write_calibration(folder / SCORE_CALIBRATION, raw_score_calibration(model_id=model_id))
     facts = {"verifier": {"rule": dict(rule), "golden_answers": golden_answers(folder)}}
     write_manifest(
         folder, dim=old.dim, input_px=old.input_px, blur_sigma_px=old.blur_sigma_px, facts=facts

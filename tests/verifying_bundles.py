@@ -1,6 +1,6 @@
 """A bundle that verifies pairs by a network of one line of NumPy: for tests in one process, without TensorFlow."""
 
-import multiprocessing.dummy
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -41,9 +41,13 @@ def verifying_bundle(folder, patch, *, name="verifier"):
 
 def look_in_this_process(patch):
     """While the patch lasts, `model_training` answers by `GreyLevels` too: in threads, photos as they lie."""
-    patch.setattr(pair_answers, "open_pool", multiprocessing.dummy.Pool)
+    patch.setattr(pair_answers, "open_pool", _in_threads)
     patch.setattr(pair_answers, "LiteRtNetwork", GreyLevels)
     patch.setattr(pair_answers, "lay_pair", _as_they_lie)
+
+
+def _in_threads(n, start, arguments):
+    return ThreadPoolExecutor(n, initializer=start, initargs=arguments)
 
 
 def grey_answer(first, second):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
@@ -93,7 +94,9 @@ def load_shipped(bundle: ShippedBundle, n_threads: int = 1) -> Embedder:
 
 @lru_cache(maxsize=2)
 def load_shipped_verifier(bundle: ShippedBundle, n_threads: int = 1) -> Verifier:
-    """As `load_shipped`, the pair verifier."""
+    """As `load_shipped`, the pair verifier; OpenCV, which lays pairs over each other, gets its threads."""
+    # Left alone it takes one for every core of the machine, and heeds no OMP_NUM_THREADS.
+    cv2.setNumThreads(n_threads)
     verifier = load_verifier(_shipped_directory(bundle), n_threads)
     if verifier is None:
         raise ModelContractError(f"{bundle.name} has no verifier")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dedup_job.errors import ConfigError, ModelContractError, one_line
+from dedup_job.kernels.alignment import ALIGNMENT_VERSION
 from dedup_job.kernels.images import PREPROCESSING_VERSION
 from dedup_job.kernels.pictures import PICTURE_VERSION
 
@@ -72,7 +73,12 @@ class Manifest:
         """SHA-256 (64 hex digits) of what decides a pair's score; None without a verifier."""
         if not self.has_verifier:
             return None
-        facts = [self.model_id, self.files[VERIFIER]["sha256"], self.raw.get("verifier")]
+        facts = [
+            self.model_id,
+            self.files[VERIFIER]["sha256"],
+            self.raw.get("verifier", {}).get("rule"),
+            ALIGNMENT_VERSION,
+        ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

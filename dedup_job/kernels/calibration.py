@@ -107,6 +107,7 @@ class Calibration:
     hard_negatives: Curve
     unrelated: Curve
     tail: Tail
+    apart: Curve | None = None
 
     def match_probability(self, cosines: ArrayLike) -> Floats:
         """Probability that a pair of this cosine shows one product, at the calibration's prior."""
@@ -134,6 +135,12 @@ class Calibration:
         high = self._join(cosines, _log_interpolate(self.tail.high, cosines))
         return np.minimum(low, point), np.maximum(high, point)
 
+    def apart_share(self, cosines: ArrayLike) -> Floats:
+        """P(score below the tail | unrelated photos, cosine >= t). Calibrations of scores only."""
+        if self.apart is None:
+            raise ModelContractError("a calibration of cosines has no scores")
+        return self.apart.at(cosines)
+
     def _join(self, cosines: ArrayLike, above: Floats) -> Floats:
         body = self.unrelated.at(cosines, left=1.0)
         return np.where(np.asarray(cosines) < self.tail.threshold, body, above)
@@ -158,7 +165,13 @@ def calibration_id_of(raw: dict[str, Any]) -> str:
 
 def read_score_calibration(bundle: Path, model_id: str | None = None) -> Calibration:
     """Read `score_calibration.json`: as `read_calibration`, with scores of the verifier for cosines."""
-    return read_calibration(bundle, model_id, SCORE_CALIBRATION)
+    calibration = read_calibration(bundle, model_id, SCORE_CALIBRATION)
+    if calibration.apart is None:
+        raise ModelContractError(
+            f"model bundle {bundle}: {SCORE_CALIBRATION} is of an older version, unrelated.apart is missing; run "
+            "`model-training calibrate`"
+        )
+    return calibration
 
 
 def read_calibration(
@@ -201,7 +214,7 @@ def parse_calibration(raw: Any, name: str = CALIBRATION) -> Calibration:
     """
     try:
         return _parse(raw)
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
         what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
         raise ModelContractError(f"{name}: {what}; run `model-training calibrate`") from None
 
@@ -224,7 +237,14 @@ def _parse(raw: dict[str, Any]) -> Calibration:
         hard_negatives=_curve(raw["hard_negatives"], "hard_negatives", "survival"),
         unrelated=_curve(unrelated, "unrelated", "survival"),
         tail=_tail(unrelated["tail"]),
+        apart=_apart(unrelated),
     )
+
+
+def _apart(unrelated: dict[str, Any]) -> Curve | None:
+    if "apart" not in unrelated:
+        return None
+    return _curve(unrelated["apart"], "unrelated.apart", "share")
 
 
 def _tail(raw: dict[str, Any]) -> Tail:

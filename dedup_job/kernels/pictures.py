@@ -30,10 +30,13 @@ def unpack_picture(data: bytes) -> Pixels:
     Raises:
         DedupError: the store's bytes are no picture.
     """
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # of no bytes at all, or of a size beyond OpenCV's bounds
+        bgr = None
     if bgr is None:
         raise DedupError(
-            f"a stored picture of {len(data)} bytes cannot be read; run `dedup-job doctor` on the "
-            "warehouse"
+            f"a stored picture of {len(data)} bytes cannot be read; delete this model's folder in "
+            "image_embeddings, the next run embeds its photos again"
         )
     return np.ascontiguousarray(bgr[:, :, ::-1])

@@ -26,7 +26,8 @@ GRID_STEPS = 1_000  # thresholds are whole thousandths
 _TOP = 999
 _LOWEST_FLOOR, _HIGHEST_FLOOR = 0.3, 0.97
 FLOOR_MARGIN = 0.02
-_LEAST_VERIFIED = 0.5
+# Below it lies 1 in 2,000 true pairs of held-out products.
+LEAST_VERIFIED_COSINE = 0.6
 # So many pairs as expected are added to those that were seen: a hundred of them say little by themselves.
 _DENSITY_PRIOR = 100.0
 # Generous on purpose: a catalog in which every photo has three true duplicates is a very full one.
@@ -196,14 +197,14 @@ def verify_floor(calibration: Calibration, size: CatalogSize, pairs_per_photo: f
     """Cosine from which pairs are worth verifying, in thousandths.
 
     The lower it is, the fewer true pairs are lost to a low cosine, and the more unrelated ones are looked at:
-    their number sets it. Below `_LEAST_VERIFIED` there is nothing to gain.
+    their number sets it. Below `LEAST_VERIFIED_COSINE` there is nothing to gain.
 
     Args:
         calibration: of the cosines.
         size: of the catalog.
         pairs_per_photo: unrelated pairs that are looked at, a photo.
     """
-    cosines = np.arange(round(_LEAST_VERIFIED * GRID_STEPS), _TOP + 1) / GRID_STEPS
+    cosines = np.arange(round(LEAST_VERIFIED_COSINE * GRID_STEPS), _TOP + 1) / GRID_STEPS
     looked_at = size.n_comparisons * calibration.unrelated_survival(cosines)
     few = np.flatnonzero(looked_at <= pairs_per_photo * size.n_contents)
     return round(float(cosines[few[0]] if len(few) else cosines[-1]), 3)
@@ -232,10 +233,9 @@ def measure_density(
     Returns:
         The ratio, drawn towards 1 where few are expected.
     """
-    tail = scores.tail
-    share = float(cosines.unrelated_survival(floor_cosine)) - tail.exceed_rate
-    expected = size.n_comparisons * max(share, 0.0)
-    seen = int(scored[: int(tail.threshold * GRID_STEPS)].sum())
+    near = size.n_comparisons * float(cosines.unrelated_survival(floor_cosine))
+    expected = near * float(scores.apart_share(floor_cosine))
+    seen = int(scored[: int(scores.tail.threshold * GRID_STEPS)].sum())
     return (seen + _DENSITY_PRIOR) / (expected + _DENSITY_PRIOR)
 
 

@@ -79,7 +79,7 @@ def _read_facts(directory: Path, manifest: Manifest) -> tuple[ScoreRule, np.ndar
             float(facts["rule"][name]) for name in ("bias", "answer_weight", "cosine_weight")
         ]
         golden = np.array(facts["golden_answers"], np.float64)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelContractError(
             f"model bundle {directory}: {MANIFEST} does not describe its verifier ({error})"
         ) from None

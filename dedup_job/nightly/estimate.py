@@ -15,7 +15,7 @@ PHOTO_WORKER_MB = 600  # a worker of the photo stage and its decoder; docs/opera
 _SEARCH_BASE_MB = 200
 # Beside the vector: hash, keys and Parquet's own, of 442 contents in one file.
 _EMBEDDING_ROW_BYTES = 85
-# Beside the embedding, where pairs are verified: mean of 300 photos at 128 pixels (benchmarks.runtimes).
+# Beside the embedding, where the model has a verifier: mean of 300 photos at 128 pixels (benchmarks.runtimes).
 _PICTURE_BYTES = 6_000
 _SECONDS_PER_PAIR = 0.008
 # Of a night of 20,000 rows: 286 bytes a row of state, 24 of reports. Long URIs take more.
@@ -44,7 +44,7 @@ class Estimates:
 
     Attributes:
         photo_stage_s: wall time of the photo stage; None when no photo is due.
-        verification_s: wall time of verifying pairs, at most; None where none are, or no photo is due.
+        verification_s: wall time of verifying the pairs to expect; None where none are, or no photo is due.
         fetched_bytes: bytes of photos to fetch; None when no photo is due.
         core_memory_mb: memory outside the JVM that every core needs.
         store_bytes: what the embedding store grows by.
@@ -85,6 +85,8 @@ def estimate_run(
     n_cores: int,
     dim: int,
     candidates: CandidatesConfig,
+    *,
+    has_verifier: bool = False,
     verified_per_photo: float | None = None,
 ) -> Estimates:
     """Estimate a run.
@@ -95,13 +97,14 @@ def estimate_run(
         n_cores: tasks that run at once.
         dim: length of the model's vectors.
         candidates: settings of the search.
+        has_verifier: the model has one: pictures are kept, whether this run verifies or not.
         verified_per_photo: pairs that are verified, a photo; None: the run verifies nothing.
     """
     n_due = catalog.n_new + catalog.n_asked
     embedded_share = sample.n_embedded / sample.n_photos if sample else 0.0
     n_embedded = round(n_due * embedded_share)
     vector = 4 * dim + _EMBEDDING_ROW_BYTES
-    kept = vector if verified_per_photo is None else vector + _PICTURE_BYTES
+    kept = vector + _PICTURE_BYTES if has_verifier else vector
     store = n_embedded * kept
     return Estimates(
         photo_stage_s=_photo_stage(n_due, sample, n_cores) if sample else None,
@@ -172,7 +175,7 @@ def _verification(n_new: int, per_photo: float | None, n_cores: int) -> Estimate
         return None
     n_pairs = round(n_new * per_photo)
     return Estimate(
-        "verification, at most",
+        "verification",
         n_pairs * _SECONDS_PER_PAIR / n_cores,
         "s",
         f"{n_pairs} pairs of {n_new} new photos (match.verify_pairs_per_photo is {per_photo:g}) at "

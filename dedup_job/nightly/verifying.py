@@ -46,35 +46,39 @@ def verify_candidates(
         embedded: IMAGE_EMBEDDINGS of this run.
 
     Returns:
-        The outcome with scores in `pairs` and `kept_pairs`; its threshold is still the cosine's.
+        The outcome with scores in `pairs` and `kept_pairs`; its threshold is still the cosine's. Pairs
+        without a picture that can be read stay without a score and wait again the next night.
     """
     kept = outcome.kept_pairs
     waiting = waiting_pairs(kept, floor_cosine)
-    n_waiting = waiting.count()
+    n_waiting, n_verified = waiting.count(), 0
     if n_waiting:
         bundle = ship_bundle(context.spark, model.directory, model.manifest, runtime)
         worker = VerifyPairs(
             partial(load_shipped_verifier, bundle, count_task_threads(context.spark))
         )
-        pictures = _pictures(context, model, embedded)
+        store = EmbeddingStore(context.warehouse, model.manifest.model_id)
+        pictures = _pictures(context, embedded, store.stored())
         parts = _verify_in_chunks(context, waiting, n_waiting, pictures, worker)
         verified = reduce(
             DataFrame.unionByName, (read_table(context.spark, part) for part in parts)
         )
         kept = context.materialise(add_scores(kept, verified), PHOTO_PAIRS)
-        n_blind = n_waiting - sum(part.n_rows for part in parts)
-        if n_blind > 0:
-            logger.warning("candidates: %d pairs have no picture and were not verified", n_blind)
+        n_verified = sum(part.n_rows for part in parts)
+        if n_verified < n_waiting:
+            logger.warning(
+                "candidates: %d pairs have no picture that can be read and were not verified; to have "
+                "them verified, delete %s: the next run embeds its photos again",
+                n_waiting - n_verified,
+                store.folder.uri,
+            )
     pairs = kept.where(f"cosine >= {floor_cosine!r}")
-    return replace(outcome, pairs=pairs, kept_pairs=kept, n_verified=n_waiting)
+    return replace(outcome, pairs=pairs, kept_pairs=kept, n_verified=n_verified)
 
 
-def _pictures(context: RunContext, model: Model, embedded: StoredTable) -> DataFrame:
-    store = EmbeddingStore(context.warehouse, model.manifest.model_id)
-    tonight, stored = (
-        read_table(context.spark, table, _PICTURE) for table in (embedded, store.stored())
-    )
-    return tonight.unionByName(stored)
+def _pictures(context: RunContext, embedded: StoredTable, stored: StoredTable) -> DataFrame:
+    tonight, earlier = (read_table(context.spark, one, _PICTURE) for one in (embedded, stored))
+    return tonight.unionByName(earlier)
 
 
 def _verify_in_chunks(
@@ -86,10 +90,11 @@ def _verify_in_chunks(
 ) -> list[StoredTable]:
     n_cores = count_cores(context.spark)
     n_chunks = -(-n_waiting // (n_cores * _PAIRS_PER_CORE_AND_CHUNK))
-    n_tasks = count_verify_tasks(n_waiting // n_chunks, n_cores)
+    n_pairs = n_waiting // n_chunks
+    n_tasks = count_verify_tasks(n_pairs, n_cores)
     parts = []
     for number in range(n_chunks):
-        pairs = show_pairs(one_chunk(waiting, number, n_chunks), pictures, n_tasks)
+        pairs = show_pairs(one_chunk(waiting, number, n_chunks), pictures, n_pairs, n_tasks)
         what = "pairs" if n_chunks == 1 else f"pairs, chunk {number + 1} of {n_chunks}"
         step = f"{VERIFIED_PAIRS.name}-{number}-of-{n_chunks}"
         compute = partial(_write_verified, pairs, worker, n_tasks, what)

@@ -3,11 +3,10 @@
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
+from dedup_job.stages.sent_keys import sent_if_few
 from dedup_job.tables import CONTENTS, IMAGE_EMBEDDINGS, PHOTO_ROWS, PLACEHOLDERS, USABLE_ROWS
 
 _PLACE = ["block", "content_sha256"]
-# About 200 bytes each in every JVM.
-_MOST_KEYS_SENT = 500_000
 
 
 def reject_photos(rows: DataFrame, photos: DataFrame) -> DataFrame:
@@ -56,7 +55,7 @@ def all_embeddings(embedded: DataFrame, n_embedded: int, stored: DataFrame) -> D
         n_embedded: rows of it.
         stored: of the store.
     """
-    tonight = _sent_if_few(embedded.select("content_sha256"), n_embedded)
+    tonight = sent_if_few(embedded.select("content_sha256"), n_embedded)
     return embedded.unionByName(stored.join(tonight, "content_sha256", "left_anti"))
 
 
@@ -104,13 +103,8 @@ def searchable_contents(photo_rows: DataFrame, n_rows: int, embeddings: DataFram
         n_rows: of the catalog: there are not more of them.
         embeddings: EMBEDDED_CONTENTS of all.
     """
-    distinct = _sent_if_few(photo_rows.select("block", "content_sha256").distinct(), n_rows)
+    distinct = sent_if_few(photo_rows.select("block", "content_sha256").distinct(), n_rows)
     return distinct.join(embeddings, "content_sha256").select(*CONTENTS.column_names)
-
-
-def _sent_if_few(keys: DataFrame, n_keys: int) -> DataFrame:
-    """Keys that every executor gets, so that the embeddings they meet need not be shuffled."""
-    return F.broadcast(keys) if n_keys <= _MOST_KEYS_SENT else keys
 
 
 def count_rows_by_origin(

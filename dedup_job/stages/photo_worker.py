@@ -96,7 +96,7 @@ class Photo:
     checked_on: date | None = None  # in this run
     pixels: Pixels | None = None
     embedding: Any = None
-    picture: bytes | None = None  # of a photo with an embedding, where pairs are verified
+    picture: bytes | None = None  # of a photo with an embedding, where the model has a verifier
 
     @property
     def outcome(self) -> Outcome:

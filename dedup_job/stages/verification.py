@@ -12,9 +12,11 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from dedup_job.errors import DedupError
 from dedup_job.kernels.pictures import unpack_picture
 from dedup_job.kernels.verifier import Described, describe
 from dedup_job.kernels.verifier_model import Verifier
+from dedup_job.stages.sent_keys import sent_if_few
 from dedup_job.tables import PAIRS_TO_VERIFY, PHOTO_PAIRS, VERIFIED_PAIRS
 
 # A photo's pairs come one after the other; of the photos beside it many come again soon.
@@ -36,23 +38,39 @@ def one_chunk(waiting: DataFrame, number: int, n_chunks: int) -> DataFrame:
     return waiting.where(F.pmod(F.xxhash64("sha_a"), F.lit(n_chunks)) == number)
 
 
-def show_pairs(waiting: DataFrame, pictures: DataFrame, n_tasks: int) -> DataFrame:
-    """PAIRS_TO_VERIFY in `n_tasks` partitions, the pairs of a photo b one after the other.
+def show_pairs(waiting: DataFrame, pictures: DataFrame, n_pairs: int, n_tasks: int) -> DataFrame:
+    """PAIRS_TO_VERIFY, each once, in `n_tasks` partitions, the pairs of a photo b one after the other.
 
     Args:
-        waiting: of `waiting_pairs`.
-        pictures: `content_sha256`, `picture`.
+        waiting: of `waiting_pairs`, or a chunk of it; a pair that lacks a picture is left out.
+        pictures: `content_sha256`, `picture` of any contents.
+        n_pairs: of `waiting`, about.
         n_tasks: seconds of computing are in a megabyte of pairs, so their number is not left to Spark.
     """
+    shown = _pictures_of(waiting, pictures, n_pairs, n_tasks)
     shown_a, shown_b = (
-        pictures.where("picture IS NOT NULL").select(
+        shown.select(
             F.col("content_sha256").alias(f"sha_{end}"), F.col("picture").alias(f"picture_{end}")
         )
         for end in "ab"
     )
     half = waiting.join(shown_a, "sha_a").repartition(n_tasks, "sha_b")
-    pairs = half.join(shown_b.repartition(n_tasks, "sha_b"), "sha_b")
+    pairs = half.join(shown_b, "sha_b")
     return pairs.sortWithinPartitions("sha_b", "sha_a").select(*PAIRS_TO_VERIFY.column_names)
+
+
+def _pictures_of(waiting: DataFrame, pictures: DataFrame, n_pairs: int, n_tasks: int) -> DataFrame:
+    """The pictures that pairs need, each once: of a store of millions a night needs few.
+
+    Partitioned as pairs are: unless these are one chunk of several, of which Spark lets the ends a alone
+    have their own reading, both ends share one reading and one shuffle.
+    """
+    ends = waiting.select(F.explode(F.array("sha_a", "sha_b")).alias("content_sha256")).distinct()
+    needed = pictures.where("picture IS NOT NULL").join(
+        sent_if_few(ends, 2 * n_pairs), "content_sha256", "left_semi"
+    )
+    # Where two runs stored one content, it lies there twice.
+    return needed.repartition(n_tasks, "content_sha256").dropDuplicates(["content_sha256"])
 
 
 def count_verify_tasks(n_pairs: int, n_cores: int) -> int:
@@ -63,8 +81,7 @@ def count_verify_tasks(n_pairs: int, n_cores: int) -> int:
 
 def add_scores(pairs: DataFrame, verified: DataFrame) -> DataFrame:
     """PHOTO_PAIRS with the scores of VERIFIED_PAIRS."""
-    # Where two runs stored one content, its pairs were verified twice.
-    new = verified.dropDuplicates(["sha_a", "sha_b"]).withColumnRenamed("score", "new_score")
+    new = verified.withColumnRenamed("score", "new_score")
     return (
         pairs.join(new, ["sha_a", "sha_b"], "left")
         .withColumn("score", F.coalesce("score", "new_score"))
@@ -81,6 +98,8 @@ def cosine_as_score(pairs: DataFrame) -> DataFrame:
 class VerifyPairs:
     """Turns PAIRS_TO_VERIFY batches into VERIFIED_PAIRS batches. Pickled to every task.
 
+    A pair whose picture cannot be read is left out: one damaged picture is not to fail every night.
+
     Args:
         open_verifier: called once per task; must itself cache per process.
     """
@@ -92,14 +111,22 @@ class VerifyPairs:
         verifier = self.open_verifier()
 
         @lru_cache(maxsize=_PHOTOS_AT_HAND)
-        def described(picture: bytes) -> Described:
-            return describe(unpack_picture(picture))
+        def described(picture: bytes) -> Described | None:
+            try:
+                return describe(unpack_picture(picture))
+            except DedupError:
+                return None
+
+        def answer(picture_a: bytes, picture_b: bytes) -> float | None:
+            a, b = described(picture_a), described(picture_b)
+            return None if a is None or b is None else verifier.answer(a, b)
 
         for batch in batches:
-            ends = zip(*(batch.column(f"picture_{end}").to_pylist() for end in "ab"), strict=True)
-            answers = [verifier.answer(described(a), described(b)) for a, b in ends]
-            score = verifier.score(answers, batch.column("cosine").to_numpy())
+            ends = (batch.column(f"picture_{end}").to_pylist() for end in "ab")
+            answers = pa.array(map(answer, *ends), pa.float64())
+            seen = batch.filter(answers.is_valid())
+            score = verifier.score(answers.drop_null().to_numpy(), seen.column("cosine").to_numpy())
             yield pa.RecordBatch.from_arrays(
-                [batch.column("sha_a"), batch.column("sha_b"), pa.array(score, pa.float32())],
+                [seen.column("sha_a"), seen.column("sha_b"), pa.array(score, pa.float32())],
                 schema=VERIFIED_PAIRS.arrow,
             )

@@ -90,6 +90,15 @@ def test_a_dry_run_counts_tries_estimates_and_writes_nothing(spark, tmp_path, ca
     assert "secret" not in json.dumps(found.as_dict())
 
 
+def test_a_run_that_verifies_nothing_keeps_pictures_too(spark, tmp_path, catalog):
+    found = look(catalog__path=str(catalog), warehouse=str(tmp_path / "w"), match__verify=False)
+    estimates = {estimate.what: estimate.value for estimate in found.estimates}
+    assert estimates["embedding store grows by"] == pytest.approx(
+        N_PHOTOS * (597 + 6_000), rel=0.01
+    )
+    assert "verification" not in estimates
+
+
 def test_executors_answer_with_what_they_have(spark, tmp_path, catalog):
     found = look(catalog__path=str(catalog), warehouse=str(tmp_path / "w"))
     (executor,) = found.executors

@@ -69,3 +69,10 @@ def raw_calibration(**changes: Any) -> dict[str, Any]:
     raw.update(changes)
     raw["calibration_id"] = calibration_id_of(raw)
     return raw
+
+
+def raw_score_calibration(**changes: Any) -> dict[str, Any]:
+    """The same of scores: the nearer two unrelated photos, the fewer score below the tail."""
+    unrelated = raw_calibration()["unrelated"]
+    unrelated["apart"] = {"scores": [0.3, 0.6, 0.9], "share": [1.0, 0.95, 0.6]}
+    return raw_calibration(unrelated=unrelated, **changes)

@@ -49,14 +49,24 @@ def test_equal_photos_have_equal_bytes(photos):
     assert len(set(packed)) == len(photos)
 
 
+def _of_sides(px):
+    """A picture whose frame says another size than its data have."""
+    data = bytearray(pack_picture(np.zeros((16, 16, 3), np.uint8)))
+    height = data.index(b"\xff\xc0") + 5
+    data[height : height + 4] = 2 * px.to_bytes(2, "big")
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     "data",
-    [b"", b"no picture", b"\xff\xd8\xff\xe0" + bytes(40), b"\x89PNG\r\n\x1a\n"],
-    ids=["empty", "text", "cut off", "another format"],
+    [b"", b"no picture", b"\xff\xd8\xff\xe0" + bytes(40), b"\x89PNG\r\n\x1a\n", _of_sides(65_535)],
+    ids=["empty", "text", "cut off", "another format", "huge"],
 )
 def test_damaged_bytes_give_one_clear_error(data):
     with pytest.raises(DedupError) as error:
         unpack_picture(data)
     text = str(error.value)
     assert f"a stored picture of {len(data)} bytes cannot be read" in text
-    assert "dedup-job doctor" in text and "\n" not in text
+    # Doctor reads no pictures: the remedy is that of a damaged store.
+    assert "delete this model's folder" in text and "embeds its photos again" in text
+    assert "doctor" not in text and "\n" not in text

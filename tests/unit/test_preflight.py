@@ -538,13 +538,23 @@ def test_estimates_follow_from_counts_and_sample():
     assert len(found.all()) == 6 and all(estimate.how for estimate in found.all())
 
 
-def test_verified_pairs_take_time_and_their_pictures_take_room():
+def test_a_verifier_takes_room_for_pictures_whether_the_run_verifies_or_not():
     plain = estimate_run(CATALOG, SAMPLE, 4, 128, CandidatesConfig())
-    found = estimate_run(CATALOG, SAMPLE, 4, 128, CandidatesConfig(), verified_per_photo=10.0)
-    assert plain.verification_s is None
+    found = estimate_run(CATALOG, SAMPLE, 4, 128, CandidatesConfig(), has_verifier=True)
+    assert plain.verification_s is None and found.verification_s is None
+    assert found.store_bytes.value == plain.store_bytes.value + 640 * 6_000
+    assert found.staging_bytes.value == plain.staging_bytes.value + 640 * 6_000
+    assert "at 6597 bytes" in found.store_bytes.how
+
+
+def test_verified_pairs_take_time_as_many_as_are_to_be_expected():
+    found = estimate_run(
+        CATALOG, SAMPLE, 4, 128, CandidatesConfig(), has_verifier=True, verified_per_photo=10.0
+    )
     assert found.verification_s.value == pytest.approx(640 * 10 * 0.008 / 4)
     assert "6400 pairs of 640 new photos" in found.verification_s.how
-    assert found.store_bytes.value == plain.store_bytes.value + 640 * 6_000
+    # Photos of a dense catalog come near more strangers: it is no bound.
+    assert "at most" not in found.verification_s.line()
 
 
 def test_a_night_that_asks_for_nothing():

@@ -9,6 +9,7 @@ from scipy import stats
 from dedup_job.kernels.calibration import parse_calibration
 from dedup_job.kernels.threshold import (
     FLOOR_MARGIN,
+    LEAST_VERIFIED_COSINE,
     CatalogSize,
     cosine_histogram,
     expected_false_pairs,
@@ -18,9 +19,18 @@ from dedup_job.kernels.threshold import (
     solve_threshold,
     verify_floor,
 )
-from tests.unit.synthetic_calibration import HARD, SCALE, SHAPE, TRUE, U, raw_calibration
+from tests.unit.synthetic_calibration import (
+    HARD,
+    SCALE,
+    SHAPE,
+    TRUE,
+    U,
+    raw_calibration,
+    raw_score_calibration,
+)
 
 CALIBRATION = parse_calibration(raw_calibration())
+SCORES = parse_calibration(raw_score_calibration())
 NO_PAIRS = cosine_histogram([])
 
 
@@ -179,7 +189,7 @@ def test_the_histogram_counts_what_lies_at_or_above_each_thousandth(cosines):
 
 
 def test_so_many_unrelated_pairs_are_verified_as_were_asked_for():
-    size = catalog(100_000)
+    size = catalog(1_000_000)
     floor = verify_floor(CALIBRATION, size, 10.0)
     n_at, n_below = (
         float(size.n_comparisons * CALIBRATION.unrelated_survival(cosine))
@@ -198,14 +208,14 @@ def test_a_larger_catalog_raises_the_floor_of_verifying_and_a_larger_budget_lowe
     n, per_photo, more
 ):
     floor = verify_floor(CALIBRATION, catalog(n), per_photo)
-    assert 0.5 <= floor <= 0.999
+    assert LEAST_VERIFIED_COSINE <= floor <= 0.999
     assert verify_floor(CALIBRATION, catalog(n), per_photo * more) <= floor
     assert verify_floor(CALIBRATION, catalog(int(n * more)), per_photo) >= floor
 
 
 def test_the_floor_of_verifying_keeps_its_bounds():
-    assert verify_floor(CALIBRATION, CatalogSize(0, 0), 10.0) == 0.5
-    assert verify_floor(CALIBRATION, catalog(10), 10.0) == 0.5
+    assert verify_floor(CALIBRATION, CatalogSize(0, 0), 10.0) == LEAST_VERIFIED_COSINE
+    assert verify_floor(CALIBRATION, catalog(10), 10.0) == LEAST_VERIFIED_COSINE
     huge = replace(catalog(10), n_comparisons=10**18)
     # The tail of the calibration ends before 1: there a pair is no unrelated one.
     assert 0.9 < verify_floor(CALIBRATION, huge, 0.001) <= 0.999
@@ -229,27 +239,28 @@ def test_notes_say_whether_they_speak_of_cosines_or_of_scores():
 
 def scored_strangers(size: CatalogSize, floor: float, times: float) -> np.ndarray:
     """Scores of the strangers that a catalog brings, `times` as many as the calibration has."""
-    share = float(CALIBRATION.unrelated_survival(floor)) - CALIBRATION.tail.exceed_rate
-    return cosine_histogram(np.full(round(size.n_comparisons * share * times), 0.1))
+    near = size.n_comparisons * float(CALIBRATION.unrelated_survival(floor))
+    n_apart = round(near * float(SCORES.apart_share(floor)) * times)
+    return cosine_histogram(np.full(n_apart, 0.1))
 
 
 @pytest.mark.parametrize("times", [0.25, 1.0, 3.0])
-def test_a_catalog_is_as_dense_as_its_strangers_are_near(times):
-    size, floor = catalog(20_000), 0.3
+@pytest.mark.parametrize("n", [20_000, 100_000, 10**7])
+def test_a_catalog_is_as_dense_as_its_strangers_are_near(n, times):
+    size = catalog(n)
+    floor = verify_floor(CALIBRATION, size, 20.0)
     scored = scored_strangers(size, floor, times)
-    assert measure_density(CALIBRATION, CALIBRATION, size, floor, scored) == pytest.approx(
-        times, rel=0.02
+    assert measure_density(CALIBRATION, SCORES, size, floor, scored) == pytest.approx(
+        times, rel=0.05
     )
     # Duplicates, which score high, do not make it denser.
     many = scored + cosine_histogram(np.full(10**6, 0.9))
-    assert measure_density(CALIBRATION, CALIBRATION, size, floor, many) == pytest.approx(
-        times, rel=0.02
-    )
+    assert measure_density(CALIBRATION, SCORES, size, floor, many) == pytest.approx(times, rel=0.05)
 
 
 def test_a_few_photos_say_little_of_a_catalogs_density():
     for n in (0, 1, 2, 10):
-        density = measure_density(CALIBRATION, CALIBRATION, catalog(n), 0.5, NO_PAIRS)
+        density = measure_density(CALIBRATION, SCORES, catalog(n), 0.5, NO_PAIRS)
         assert 0.99 < density <= 1.0
 
 

@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 
-from dedup_job.errors import GateError
+from dedup_job.errors import GateError, ModelContractError
 from dedup_job.kernels.calibration import parse_calibration
-from model_training.calibrate import ParetoTail, calibrate, fit_tail, pool_adjacent_violators
+from model_training.calibrate import (
+    ParetoTail,
+    calibrate,
+    calibrate_scores,
+    fit_tail,
+    pool_adjacent_violators,
+)
 from model_training.evaluate import ValidationSet, pair_labels, rank_pairs
 
 
@@ -82,6 +88,36 @@ def test_a_calibration_is_what_the_job_reads() -> None:
         [read.tail.threshold - 1e-4, read.tail.threshold + 1e-4]
     )
     assert after == pytest.approx(before, rel=0.35)
+
+
+def test_scores_know_how_many_near_strangers_they_hold_apart() -> None:
+    vectors, held_out = draw_held_out(120)
+    a, b, same, hard = pair_labels(held_out)
+    cosine = (vectors @ vectors.T)[a, b].astype(np.float64)
+    rng = np.random.default_rng(1)
+    # The nearer, the more often taken for a match.
+    score = np.where(rng.random(len(cosine)) < np.clip(cosine, 0, 1) ** 3, 0.9 + 0.1 * cosine, 0.2)
+    content = calibrate_scores(score, cosine, held_out, "f" * 64)
+    read = parse_calibration(content)
+    tail = content["unrelated"]["tail"]["threshold"]
+    for at in (0.2, 0.4):
+        shares = []
+        for source in ("home", "shop"):
+            own = (held_out.source[a] == source) & (held_out.source[b] == source) & ~same & ~hard
+            own &= ~np.char.startswith(held_out.kind[a], "NEG") & ~np.char.startswith(
+                held_out.kind[b], "NEG"
+            )
+            near = cosine[own] >= at
+            shares.append(((near & (score[own] < tail)).mean(), near.mean()))
+        apart, near_share = np.sum(shares, axis=0)
+        assert float(read.apart_share(at)) == pytest.approx(apart / near_share, abs=0.02)
+    assert read.apart_share(0.99) <= read.apart_share(0.2)
+
+
+def test_a_calibration_of_cosines_says_nothing_of_scores() -> None:
+    vectors, held_out = draw_held_out(20)
+    with pytest.raises(ModelContractError, match="has no scores"):
+        parse_calibration(calibrate(vectors, held_out, "m")).apart_share(0.5)
 
 
 def test_a_calibration_repeats() -> None:

@@ -19,7 +19,11 @@ from dedup_job.kernels.bundle import (
     read_manifest,
     write_manifest,
 )
-from dedup_job.kernels.calibration import read_calibration, read_score_calibration
+from dedup_job.kernels.calibration import (
+    calibration_id_of,
+    read_calibration,
+    read_score_calibration,
+)
 from dedup_job.kernels.model import load_embedder
 from dedup_job.kernels.verifier import describe
 from dedup_job.kernels.verifier_model import load_verifier
@@ -136,6 +140,14 @@ def test_the_score_calibration_must_be_of_this_model(copy):
     assert scores.calibration_id != cosines.calibration_id
     with pytest.raises(ModelContractError, match=f"{SCORE_CALIBRATION} belongs to model"):
         read_score_calibration(copy, "0" * 64)
+    old = json.loads((copy / SCORE_CALIBRATION).read_text())
+    del old["unrelated"]["apart"]
+    old["calibration_id"] = calibration_id_of(old)
+    (copy / SCORE_CALIBRATION).write_text(json.dumps(old))
+    with pytest.raises(
+        ModelContractError, match=r"unrelated\.apart is missing; run `model-training calibrate`"
+    ):
+        read_score_calibration(copy)
     (copy / SCORE_CALIBRATION).write_text("{")
     with pytest.raises(ModelContractError, match=f"{SCORE_CALIBRATION} is damaged"):
         read_score_calibration(copy)
