@@ -84,7 +84,10 @@ def calibrate(vectors: np.ndarray, held_out: ValidationSet, model_id: str) -> di
         GateError: nearly all of them have one embedding.
     """
     a, b, _, _ = pair_labels(held_out)
-    content = _measure((vectors @ vectors.T)[a, b], held_out, model_id, TAIL_SHARE)
+    cosine = (vectors @ vectors.T)[a, b]
+    content = _measure(cosine, held_out, model_id, TAIL_SHARE)
+    hard = pair_labels(held_out)[3]
+    content["hard_negatives"] = _survival(closest_look_alikes(cosine, a, b, hard, held_out))
     return _identified(content)
 
 
@@ -104,6 +107,8 @@ def calibrate_scores(
     """
     content = _measure(score, held_out, model_id, SCORE_TAIL_SHARE)
     a, b, same, hard = pair_labels(held_out)
+    rows, weight = nearest_look_alikes(cosine, a, b, hard, held_out)
+    content["hard_negatives"] = _survival(score[rows], weight)
     by_score, by_cosine = (
         unrelated_by_source(value, a, b, same | hard, held_out) for value in (score, cosine)
     )
@@ -122,7 +127,6 @@ def _measure(
         "model_id": model_id,
         "match_probability": _match_probability(cosine, same),
         "true_pairs": _survival(cosine[same]),
-        "hard_negatives": _survival(closest_look_alikes(cosine, a, b, hard, held_out)),
         "unrelated": _unrelated(sources, held_out, tail_share),
     }
 
@@ -149,9 +153,7 @@ def closest_look_alikes(
     Returns:
         float (n_product_pairs,).
     """
-    unedited = (held_out.kind == "original") | (
-        np.char.startswith(held_out.kind, "NEG:") & (np.char.find(held_out.kind, "+") < 0)
-    )
+    unedited = _unedited(held_out)
     keep = hard & unedited[a] & unedited[b]
     product = np.unique(held_out.product, return_inverse=True)[1].astype(np.int64)
     ends = np.sort(np.stack([product[a[keep]], product[b[keep]]]), axis=0)
@@ -159,6 +161,38 @@ def closest_look_alikes(
     closest = np.full(len(pair), -1.0)
     np.maximum.at(closest, of_pair, cosine[keep])
     return closest
+
+
+def nearest_look_alikes(
+    cosine: np.ndarray, a: np.ndarray, b: np.ndarray, hard: np.ndarray, held_out: ValidationSet
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of every product, how all views of its photo and of its nearest look-alike's compare.
+
+    A catalog's threshold counts so many look-alikes a SKU, the nearest ones. An edit may hide what tells two
+    products apart, so a verifier scores edited look-alikes higher than unedited ones: all views count.
+
+    Returns:
+        Rows of pairs int (k,), and their weights float (k,): every product weighs the same, 1 in all.
+    """
+    rows = np.flatnonzero(hard)
+    ends = np.stack([a[rows], b[rows]])
+    photo = np.unique(held_out.identity, return_inverse=True)[1].astype(np.int64)
+    product = np.unique(held_out.product, return_inverse=True)[1]
+    low, high = np.sort(photo[ends], axis=0)
+    _, photo_pair = np.unique(low * (photo.max() + 1) + high, return_inverse=True)
+    unedited = np.flatnonzero(_unedited(held_out)[ends].all(axis=0))
+    # Of both ends' products: the photo pair of the highest cosine comes last, and stays.
+    order = unedited[np.argsort(cosine[rows[unedited]], kind="stable")]
+    nearest = {int(p): int(photo_pair[i]) for i in order for p in product[ends[:, i]]}
+    times = np.bincount(list(nearest.values()), minlength=int(photo_pair.max(initial=-1)) + 1)
+    weight = (times / np.maximum(np.bincount(photo_pair), 1))[photo_pair] / max(len(nearest), 1)
+    return rows[weight > 0], weight[weight > 0]
+
+
+def _unedited(views: ValidationSet) -> np.ndarray:
+    made = np.char.startswith(views.kind, "NEG:") & (np.char.find(views.kind, "+") < 0)
+    unedited: np.ndarray = (views.kind == "original") | made
+    return unedited
 
 
 def unrelated_by_source(
@@ -260,10 +294,14 @@ def _match_probability(cosine: np.ndarray, same: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _survival(cosine: np.ndarray) -> dict[str, Any]:
+def _survival(cosine: np.ndarray, weight: np.ndarray | None = None) -> dict[str, Any]:
+    if weight is None:
+        survival = _survival_at(np.sort(cosine), _GRID)
+    else:
+        survival = np.array([weight[cosine >= at - 1e-6].sum() for at in _GRID]).clip(0, 1)
     return {
         "scores": _rounded(_GRID),
-        "survival": _rounded(_survival_at(np.sort(cosine), _GRID)),
+        "survival": _rounded(survival),
         "n_pairs": len(cosine),
     }
 

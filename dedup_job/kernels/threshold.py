@@ -7,7 +7,7 @@ serves scores of the pair verifier, with their own calibration: what is called a
 score.
 
 F(t) / O(t) <= 1 - target precision is the Benjamini-Hochberg rule written for a threshold, with
-the survival of unrelated pairs as p-value (Benjamini & Hochberg, JRSS B 57, 1995; in this form
+the upper limit of the survival of unrelated pairs as p-value (Benjamini & Hochberg, JRSS B 57, 1995; in this form
 Storey, Taylor & Siegmund, JRSS B 66, 2004): the lowest cosine that meets it keeps the expected
 share of false pairs below the target. With no pair found, O(t) counts as one, so a catalog without
 duplicates gets the threshold at which a single false pair becomes unlikely.
@@ -69,7 +69,7 @@ class ThresholdChoice:
     Attributes:
         min_score: pairs at or above it are reported.
         expected_false_pairs: F at the threshold.
-        expected_precision: 1 - F / pairs found, in [0, 1].
+        expected_precision: 1 - F / pairs found, in [0, 1], with the upper limit of the unrelated tail.
         expected_false_low: F with the lower limit of the unrelated tail.
         expected_false_high: F with the upper limit of the unrelated tail.
         target_met: whether the target precision holds at the threshold.
@@ -107,6 +107,12 @@ def expected_false_pairs(calibration: Calibration, size: CatalogSize, cosines: A
     return size.strange_pairs * unrelated + _look_alikes(calibration, size, cosines)
 
 
+def most_false_pairs(calibration: Calibration, size: CatalogSize, cosines: ArrayLike) -> Floats:
+    """F(t) with the upper limit of the unrelated tail: what a promise must hold for."""
+    _, unrelated = calibration.unrelated_survival_interval(cosines)
+    return size.strange_pairs * unrelated + _look_alikes(calibration, size, cosines)
+
+
 def solve_threshold(
     calibration: Calibration,
     size: CatalogSize,
@@ -128,7 +134,7 @@ def solve_threshold(
     first = min(int(np.ceil(round(floor_cosine * GRID_STEPS, 6))), _TOP)
     steps = np.arange(first, _TOP + 1)
     n_observed = _at_or_above(observed)[steps]
-    false = expected_false_pairs(calibration, size, steps / GRID_STEPS)
+    false = most_false_pairs(calibration, size, steps / GRID_STEPS)
     allowed = (1.0 - target_precision) * np.maximum(n_observed, 1)
     met = np.flatnonzero(false <= allowed)
     step = int(steps[met[0]]) if len(met) else _TOP
@@ -151,16 +157,18 @@ def judge_threshold(
     n_observed = max(int(_at_or_above(observed)[step]), 1)
     look_alikes = float(_look_alikes(calibration, size, min_cosine))
     false = float(expected_false_pairs(calibration, size, min_cosine))
-    low, high = calibration.unrelated_survival_interval(min_cosine)
+    low, _ = calibration.unrelated_survival_interval(min_cosine)
+    most_false = float(most_false_pairs(calibration, size, min_cosine))
     allowed = (1.0 - target_precision) * n_observed
     thin = _thin_tail_note(calibration, size, min_cosine, allowed, scale)
-    unmet = _unmet_note(false, look_alikes, allowed, f"{scale} {min_cosine:g}", target_precision)
-    most_false = size.strange_pairs * float(high) + look_alikes
+    unmet = _unmet_note(
+        most_false, look_alikes, allowed, f"{scale} {min_cosine:g}", target_precision
+    )
     unexplained = _unexplained_note(calibration, size, min_cosine, n_observed, most_false, scale)
     return ThresholdChoice(
         min_score=min_cosine,
         expected_false_pairs=false,
-        expected_precision=float(np.clip(1.0 - false / n_observed, 0.0, 1.0)),
+        expected_precision=float(np.clip(1.0 - most_false / n_observed, 0.0, 1.0)),
         expected_false_low=size.strange_pairs * float(low) + look_alikes,
         expected_false_high=most_false,
         target_met=not unmet,
