@@ -10,6 +10,7 @@ from model_training.calibrate import (
     calibrate,
     calibrate_scores,
     fit_tail,
+    nearest_look_alikes,
     pool_adjacent_violators,
 )
 from model_training.evaluate import ValidationSet, pair_labels, rank_pairs
@@ -112,6 +113,38 @@ def test_scores_know_how_many_near_strangers_they_hold_apart() -> None:
         apart, near_share = np.sum(shares, axis=0)
         assert float(read.apart_share(at)) == pytest.approx(apart / near_share, abs=0.02)
     assert read.apart_share(0.99) <= read.apart_share(0.2)
+
+
+def test_every_product_counts_by_all_views_of_its_nearest_look_alike() -> None:
+    vectors, held_out = draw_held_out(12)
+    # A second colourway of p0, nearer to it than the self-made look-alike is, in an unedited and an edited view.
+    near = vectors[[0, 1]] + 0.01
+    vectors = np.concatenate([vectors, near / np.linalg.norm(near, axis=1, keepdims=True)])
+    columns = {
+        "identity": ["p0-red"] * 2,
+        "product": ["p0-red"] * 2,
+        "family": ["p0"] * 2,
+        "kind": ["original", "crop"],
+        "source": ["home"] * 2,
+    }
+    added = {name: np.append(getattr(held_out, name), values) for name, values in columns.items()}
+    held_out = ValidationSet(np.zeros((len(vectors), 1, 1, 3), np.uint8), **added)
+    a, b, _, hard = pair_labels(held_out)
+    rows, weight = nearest_look_alikes((vectors @ vectors.T)[a, b], a, b, hard, held_out)
+    found: dict[tuple[str, str], float] = {}
+    for row, w in zip(rows, weight, strict=True):
+        ends = sorted((str(held_out.product[a[row]]), str(held_out.product[b[row]])))
+        found[ends[0], ends[1]] = found.get((ends[0], ends[1]), 0.0) + w
+    # 25 products: of each of eleven, it and its look-alike are each other's nearest; p0 and its red
+    # colourway are, and p0's self-made look-alike is nearest to one of the two.
+    assert weight.sum() == pytest.approx(1.0)
+    for i in range(1, 12):
+        assert found[f"p{i}", f"p{i}#other"] == pytest.approx(2 / 25)
+    assert found["p0", "p0-red"] == pytest.approx(2 / 25)
+    assert sum(w for pair, w in found.items() if "p0#other" in pair) == pytest.approx(1 / 25)
+    of_p0 = [w for row, w in zip(rows, weight, strict=True)
+             if {str(held_out.product[a[row]]), str(held_out.product[b[row]])} == {"p0", "p0-red"}]  # fmt: skip
+    assert of_p0 == pytest.approx([2 / 25 / 4] * 4)
 
 
 def test_a_calibration_of_cosines_says_nothing_of_scores() -> None:
