@@ -35,6 +35,7 @@ _GENEROUS_PAIRS_PER_CONTENT = 3.0
 _HOPELESS_PRECISION = 0.5
 # Fewer counted pairs than this do not carry a rate (its relative error is above 30 %).
 _ENOUGH_EXCEEDANCES = 10
+_MOST_CAUTION = 3.0
 _PAIRS_BEHIND_NONE = 3.0  # "rule of three": 95 % upper limit of a count of which none was seen
 
 
@@ -108,8 +109,13 @@ def expected_false_pairs(calibration: Calibration, size: CatalogSize, cosines: A
 
 
 def most_false_pairs(calibration: Calibration, size: CatalogSize, cosines: ArrayLike) -> Floats:
-    """F(t) with the upper limit of the unrelated tail: what a promise must hold for."""
-    _, unrelated = calibration.unrelated_survival_interval(cosines)
+    """F(t) with the upper limit of the unrelated tail: what a promise must hold for.
+
+    Far beyond what was counted the limit of a bootstrap no longer falls; from a few thousand photos on nothing would
+    match. So it is at most `_MOST_CAUTION` times the estimate.
+    """
+    _, high = calibration.unrelated_survival_interval(cosines)
+    unrelated = np.minimum(high, _MOST_CAUTION * calibration.unrelated_survival(cosines))
     return size.strange_pairs * unrelated + _look_alikes(calibration, size, cosines)
 
 
@@ -157,7 +163,7 @@ def judge_threshold(
     n_observed = max(int(_at_or_above(observed)[step]), 1)
     look_alikes = float(_look_alikes(calibration, size, min_cosine))
     false = float(expected_false_pairs(calibration, size, min_cosine))
-    low, _ = calibration.unrelated_survival_interval(min_cosine)
+    low, high = calibration.unrelated_survival_interval(min_cosine)
     most_false = float(most_false_pairs(calibration, size, min_cosine))
     allowed = (1.0 - target_precision) * n_observed
     thin = _thin_tail_note(calibration, size, min_cosine, allowed, scale)
@@ -170,7 +176,7 @@ def judge_threshold(
         expected_false_pairs=false,
         expected_precision=float(np.clip(1.0 - most_false / n_observed, 0.0, 1.0)),
         expected_false_low=size.strange_pairs * float(low) + look_alikes,
-        expected_false_high=most_false,
+        expected_false_high=size.strange_pairs * float(high) + look_alikes,
         target_met=not unmet,
         thin_tail=bool(thin),
         note=" ".join(sentence for sentence in (unmet, thin, unexplained) if sentence),

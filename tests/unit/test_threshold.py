@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dedup_job.kernels.calibration import parse_calibration
+from dedup_job.kernels.calibration import calibration_id_of, parse_calibration
 from dedup_job.kernels.threshold import (
     FLOOR_MARGIN,
     LEAST_VERIFIED_COSINE,
@@ -15,6 +15,7 @@ from dedup_job.kernels.threshold import (
     expected_false_pairs,
     judge_threshold,
     measure_density,
+    most_false_pairs,
     search_floor,
     solve_threshold,
     verify_floor,
@@ -27,6 +28,7 @@ from tests.unit.synthetic_calibration import (
     U,
     raw_calibration,
     raw_score_calibration,
+    tail_survival,
 )
 
 CALIBRATION = parse_calibration(raw_calibration())
@@ -38,30 +40,42 @@ def catalog(n: int, look_alikes: float = 0.05) -> CatalogSize:
     return CatalogSize(n, n * (n - 1) // 2, look_alikes)
 
 
-def simulate(size: CatalogSize, true_per_content: float, floor: float, rng) -> tuple:
+# The upper limit of the synthetic calibration's tail is that much longer.
+AS_LONG_AS_IT_MAY_BE = 1.1
+
+
+def simulate(
+    size: CatalogSize, true_per_content: float, floor: float, rng, longer: float = 1.0
+) -> tuple:
     """Cosines at or above the floor of the true and of the false pairs of one catalog.
 
-    Unrelated pairs below U are left out: every threshold here is solved above it.
+    Unrelated pairs below U are left out: every threshold here is solved above it. Their tail is `longer`
+    times as long as the calibration's best guess.
     """
     true = TRUE.rvs(rng.poisson(size.n_contents * true_per_content), random_state=rng)
     hard = HARD.rvs(rng.poisson(size.n_contents * size.look_alikes_per_sku / 2), random_state=rng)
     low = max(floor, U)
-    n_unrelated = rng.poisson(size.n_comparisons * float(CALIBRATION.unrelated_survival(low)))
-    beyond = stats.genpareto.sf(low - U, SHAPE, scale=SCALE)
+    scale = SCALE * longer
+    n_unrelated = rng.poisson(size.n_comparisons * float(tail_survival(low, longer)))
+    beyond = stats.genpareto.sf(low - U, SHAPE, scale=scale)
     quantiles = beyond * rng.uniform(size=n_unrelated)
-    unrelated = U + stats.genpareto.isf(quantiles, SHAPE, scale=SCALE)
+    unrelated = U + stats.genpareto.isf(quantiles, SHAPE, scale=scale)
     false = np.concatenate([hard, unrelated])
     return true[true >= floor], false[false >= floor]
 
 
 @pytest.mark.parametrize("target", [0.8, 0.97])
-@pytest.mark.parametrize("n", [1_000, 30_000, 1_000_000])
-def test_the_promised_precision_holds_in_simulated_catalogs(n, target):
+# Far beyond what was counted caution ends: see `most_false_pairs`.
+@pytest.mark.parametrize(
+    ("n", "longer"),
+    [(1_000, 1.0), (1_000, AS_LONG_AS_IT_MAY_BE), (30_000, 1.0), (1_000_000, 1.0)],
+)
+def test_the_promised_precision_holds_in_simulated_catalogs(n, target, longer):
     size = catalog(n, look_alikes=0.02)
     floor = search_floor(CALIBRATION, size)
     n_false = n_reported = 0
     for seed in range(20 if n < 1_000_000 else 3):
-        true, false = simulate(size, 0.3, floor, np.random.default_rng(seed))
+        true, false = simulate(size, 0.3, floor, np.random.default_rng(seed), longer)
         observed = cosine_histogram(np.concatenate([true, false]))
         choice = solve_threshold(CALIBRATION, size, observed, target, floor)
         n_false += (false >= choice.min_score).sum()
@@ -70,10 +84,12 @@ def test_the_promised_precision_holds_in_simulated_catalogs(n, target):
         assert choice.min_score > U
         assert choice.expected_precision >= target
     assert n_reported > 100
-    # Three standard deviations of the count are allowed; the target must not be met by far either.
+    # Three standard deviations of the count are allowed. Where the tail is as long as it may be, the target
+    # must not be met by far either.
     precision = 1 - n_false / n_reported
     assert precision >= target - 3 * np.sqrt(target * (1 - target) / n_reported)
-    assert precision <= target + 0.75 * (1 - target)
+    if longer == AS_LONG_AS_IT_MAY_BE:
+        assert precision <= target + 0.75 * (1 - target)
 
 
 def test_a_catalog_without_duplicates_rarely_reports_any():
@@ -118,8 +134,23 @@ def test_without_any_pair_the_prior_alone_decides():
     size = catalog(5_000, look_alikes=0.0)
     choice = solve_threshold(CALIBRATION, size, NO_PAIRS, 0.97, 0.5)
     one_step_lower = choice.min_score - 0.001
-    assert choice.expected_false_pairs <= 0.03
-    assert float(expected_false_pairs(CALIBRATION, size, one_step_lower)) > 0.03
+    assert float(most_false_pairs(CALIBRATION, size, choice.min_score)) <= 0.03
+    assert float(most_false_pairs(CALIBRATION, size, one_step_lower)) > 0.03
+
+
+def test_a_limit_that_no_longer_falls_does_not_keep_a_large_catalog_from_matching():
+    raw = raw_calibration()
+    flat = raw["unrelated"]["tail"]["interval"]
+    flat["high"] = [max(value, 1e-5) for value in flat["high"]]
+    raw["calibration_id"] = calibration_id_of(raw)
+    calibration, size = parse_calibration(raw), catalog(1_000_000, look_alikes=0.0)
+    at = np.array([0.8, 0.9])
+    assert most_false_pairs(calibration, size, at) == pytest.approx(
+        3 * expected_false_pairs(calibration, size, at)
+    )
+    assert most_false_pairs(CALIBRATION, size, 0.5) == pytest.approx(
+        float(CALIBRATION.unrelated_survival_interval(0.5)[1]) * size.n_comparisons
+    )
 
 
 def test_when_no_threshold_can_keep_the_promise_it_is_the_highest_and_says_why():
@@ -240,8 +271,9 @@ def test_notes_say_whether_they_speak_of_cosines_or_of_scores():
 def scored_strangers(size: CatalogSize, floor: float, times: float) -> np.ndarray:
     """Scores of the strangers that a catalog brings, `times` as many as the calibration has."""
     near = size.n_comparisons * float(CALIBRATION.unrelated_survival(floor))
-    n_apart = round(near * float(SCORES.apart_share(floor)) * times)
-    return cosine_histogram(np.full(n_apart, 0.1))
+    scored = NO_PAIRS.copy()
+    scored[100] = round(near * float(SCORES.apart_share(floor)) * times)
+    return scored
 
 
 @pytest.mark.parametrize("times", [0.25, 1.0, 3.0])
