@@ -12,7 +12,8 @@ import keras
 def fuse_batch_norm(model: Any) -> None:
     """Let a model's batch normalisation of pictures train by the fused kernel.
 
-    The result is the same but for rounding. Inference, frozen layers and what is saved stay as they are.
+    The result is the same but for rounding, and for the moving variance: the kernel's is unbiased, n / (n - 1) of
+    Keras'. Inference, frozen layers and what is saved stay as they are.
 
     Args:
         model: keras.Model, not yet compiled.
