@@ -27,7 +27,10 @@ RESULTS = ROOT / "results" / "ablation.jsonl"
 BASE = "both"
 # Of `ExperimentConfig`, by dotted name; all but what is named is as in `BASE`.
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
-    BASE: ("channel and spatial attention, InfoNCE, mined batches, blur .5", {}),
+    BASE: (
+        "channel and spatial attention, InfoNCE, mined batches, blur .5, 1/4 of the channels",
+        {},
+    ),
     "no_attention": (
         "no attention",
         {"network.channel_attention": False, "network.spatial_attention": False},

@@ -152,7 +152,7 @@ def _write_pairs(warehouse: Path, skus: set[str], path: Path) -> Path:
 
 def _score(script: Path, mode: str, truth: Path, table: Path) -> dict[str, float]:
     command = [sys.executable, str(script), mode, str(truth), str(table)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     figures: dict[str, float] = json.loads(done.stdout)
     return figures
 

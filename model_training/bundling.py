@@ -49,7 +49,7 @@ from model_training.export import (
 from model_training.network import build_network, raw_model
 from model_training.outputs import check_out, put_in_place, staging_of
 from model_training.sources import held_out_of
-from model_training.train import CHECKPOINT, embed_with
+from model_training.train import CHECKPOINT, predict_in_batches
 from model_training.verifier_bundle import answer_views
 
 _N_REPRESENTATIVE = 320
@@ -212,7 +212,9 @@ def _measure_quality(
     vectors = run_int8(embedder, validation.views)
     unseen = build_validation(held_out, trained.config.network, held_out_kinds=True)
     return {
-        "float32": score_validation(embed_with(trained.model, validation.views), validation),
+        "float32": score_validation(
+            predict_in_batches(trained.model, validation.views), validation
+        ),
         "int8": score_validation(vectors, validation),
         **{f"int8_{name}": s for name, s in score_by_source(vectors, validation).items()},
         "int8_unseen_kinds": score_validation(run_int8(embedder, unseen.views), unseen),

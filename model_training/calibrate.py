@@ -83,12 +83,12 @@ def calibrate(vectors: np.ndarray, held_out: ValidationSet, model_id: str) -> di
         ConfigError: no two held-out products are unrelated.
         GateError: nearly all of them have one embedding.
     """
-    a, b, _, _ = pair_labels(held_out)
+    a, b, same, hard = pair_labels(held_out)
     cosine = (vectors @ vectors.T)[a, b]
-    content = _measure(cosine, held_out, model_id, TAIL_SHARE)
-    hard = pair_labels(held_out)[3]
-    content["hard_negatives"] = _survival(closest_look_alikes(cosine, a, b, hard, held_out))
-    return _identified(content)
+    look_alikes = _survival(closest_look_alikes(cosine, a, b, hard, held_out))
+    strangers = unrelated_by_source(cosine, a, b, same | hard, held_out)
+    unrelated = _unrelated(strangers, held_out, TAIL_SHARE)
+    return _content(model_id, cosine, same, look_alikes, unrelated)
 
 
 def calibrate_scores(
@@ -105,33 +105,31 @@ def calibrate_scores(
     Returns:
         The content of `score_calibration.json`.
     """
-    content = _measure(score, held_out, model_id, SCORE_TAIL_SHARE)
     a, b, same, hard = pair_labels(held_out)
     rows, weight = nearest_look_alikes(cosine, a, b, hard, held_out)
-    content["hard_negatives"] = _survival(score[rows], weight)
     by_score, by_cosine = (
         unrelated_by_source(value, a, b, same | hard, held_out) for value in (score, cosine)
     )
-    tail_from = content["unrelated"]["tail"]["threshold"]
-    content["unrelated"]["apart"] = _apart(by_score, by_cosine, tail_from)
-    return _identified(content)
+    unrelated = _unrelated(by_score, held_out, SCORE_TAIL_SHARE)
+    unrelated["apart"] = _apart(by_score, by_cosine, unrelated["tail"]["threshold"])
+    return _content(model_id, score, same, _survival(score[rows], weight), unrelated)
 
 
-def _measure(
-    cosine: np.ndarray, held_out: ValidationSet, model_id: str, tail_share: float
+def _content(
+    model_id: str,
+    value: np.ndarray,
+    same: np.ndarray,
+    look_alikes: dict[str, Any],
+    unrelated: dict[str, Any],
 ) -> dict[str, Any]:
-    a, b, same, hard = pair_labels(held_out)
-    sources = unrelated_by_source(cosine, a, b, same | hard, held_out)
-    return {
+    content = {
         "format": CALIBRATION_FORMAT,
         "model_id": model_id,
-        "match_probability": _match_probability(cosine, same),
-        "true_pairs": _survival(cosine[same]),
-        "unrelated": _unrelated(sources, held_out, tail_share),
+        "match_probability": _match_probability(value, same),
+        "true_pairs": _survival(value[same]),
+        "hard_negatives": look_alikes,
+        "unrelated": unrelated,
     }
-
-
-def _identified(content: dict[str, Any]) -> dict[str, Any]:
     content["calibration_id"] = calibration_id_of(content)
     parse_calibration(content)
     return content
@@ -155,10 +153,8 @@ def closest_look_alikes(
     """
     unedited = _unedited(held_out)
     keep = hard & unedited[a] & unedited[b]
-    product = np.unique(held_out.product, return_inverse=True)[1].astype(np.int64)
-    ends = np.sort(np.stack([product[a[keep]], product[b[keep]]]), axis=0)
-    pair, of_pair = np.unique(ends[0] * (product.max() + 1) + ends[1], return_inverse=True)
-    closest = np.full(len(pair), -1.0)
+    n_pairs, of_pair = _pairs_of(held_out.product, a[keep], b[keep])
+    closest = np.full(n_pairs, -1.0)
     np.maximum.at(closest, of_pair, cosine[keep])
     return closest
 
@@ -176,17 +172,23 @@ def nearest_look_alikes(
     """
     rows = np.flatnonzero(hard)
     ends = np.stack([a[rows], b[rows]])
-    photo = np.unique(held_out.identity, return_inverse=True)[1].astype(np.int64)
     product = np.unique(held_out.product, return_inverse=True)[1]
-    low, high = np.sort(photo[ends], axis=0)
-    _, photo_pair = np.unique(low * (photo.max() + 1) + high, return_inverse=True)
+    n_pairs, photo_pair = _pairs_of(held_out.identity, *ends)
     unedited = np.flatnonzero(_unedited(held_out)[ends].all(axis=0))
     # Of both ends' products: the photo pair of the highest cosine comes last, and stays.
     order = unedited[np.argsort(cosine[rows[unedited]], kind="stable")]
     nearest = {int(p): int(photo_pair[i]) for i in order for p in product[ends[:, i]]}
-    times = np.bincount(list(nearest.values()), minlength=int(photo_pair.max(initial=-1)) + 1)
-    weight = (times / np.maximum(np.bincount(photo_pair), 1))[photo_pair] / max(len(nearest), 1)
+    times = np.bincount(list(nearest.values()), minlength=n_pairs)
+    weight = (times / np.bincount(photo_pair))[photo_pair] / max(len(nearest), 1)
     return rows[weight > 0], weight[weight > 0]
+
+
+def _pairs_of(names: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[int, np.ndarray]:
+    """How many pairs of names the rows a and b bring, whichever comes first, and which one each is."""
+    code = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    low, high = np.sort(np.stack([code[a], code[b]]), axis=0)
+    pairs, of_pair = np.unique(low * (code.max() + 1) + high, return_inverse=True)
+    return len(pairs), of_pair
 
 
 def _unedited(views: ValidationSet) -> np.ndarray:
@@ -204,11 +206,9 @@ def unrelated_by_source(
     """
     real = ~np.char.startswith(held_out.kind, "NEG:")
     family = np.unique(held_out.family, return_inverse=True)[1]
-    photo = np.unique(held_out.identity, return_inverse=True)[1].astype(np.int64)
 
     def chosen(keep: np.ndarray) -> UnrelatedPairs:
-        ends = np.sort(np.stack([photo[a[keep]], photo[b[keep]]]), axis=0)
-        n_photo_pairs = len(np.unique(ends[0] * (photo.max() + 1) + ends[1]))
+        n_photo_pairs, _ = _pairs_of(held_out.identity, a[keep], b[keep])
         return UnrelatedPairs(cosine[keep], family[a[keep]], family[b[keep]], n_photo_pairs)
 
     pairs = []

@@ -163,7 +163,7 @@ class Trainer:
 
     def embed(self, views: np.ndarray, batch_size: int = 128) -> np.ndarray:
         """Embed uint8 (n, size, size, 3) with the averaged weights; float32 (n, dim), unit rows."""
-        return embed_with(self.average, views, batch_size)
+        return predict_in_batches(self.average, views, batch_size)
 
     def save(self) -> None:
         """Write the checkpoint; a kill at any time leaves the old or the new one."""
@@ -281,8 +281,8 @@ def find_neighbours(vectors: np.ndarray, photos: PhotoSet, k: int = _N_NEIGHBOUR
     return np.concatenate(rows).astype(np.int32)
 
 
-def embed_with(model: Any, views: np.ndarray, batch_size: int = 128) -> np.ndarray:
-    """Embed uint8 (n, size, size, 3) with a Keras model, in fixed batches (one traced shape)."""
+def predict_in_batches(model: Any, views: np.ndarray, batch_size: int = 128) -> np.ndarray:
+    """What a Keras model says of uint8 (n, ...): float32 (n, d), in fixed batches (one traced shape)."""
     rows = []
     for start in range(0, len(views), batch_size):
         chunk = views[start : start + batch_size].astype(np.float32)

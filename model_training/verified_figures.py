@@ -6,9 +6,10 @@ from typing import Any
 
 from dedup_job.kernels.bundle import VERIFIER, read_manifest
 from dedup_job.kernels.calibration import Calibration, read_score_calibration
+from dedup_job.kernels.threshold import LEAST_VERIFIED_COSINE
 from dedup_job.kernels.verifier_model import Verifier, load_verifier
 from model_training.figures import Scored, measure, reliability
-from model_training.verifier_bundle import FLOOR_COSINE, answer_views
+from model_training.verifier_bundle import answer_views
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ def measure_verified(
     by_cosine = {"trained_kinds": trained, "unseen_kinds": unseen, "calibration": fresh}
     by_score = {name: score_pairs(one, bundle, verifier) for name, one in by_cosine.items()}
     figures = {
-        "floor_cosine": FLOOR_COSINE,
+        "floor_cosine": LEAST_VERIFIED_COSINE,
         "n_verified": {
-            name: int((one.value >= FLOOR_COSINE).sum()) for name, one in by_cosine.items()
+            name: int((one.value >= LEAST_VERIFIED_COSINE).sum()) for name, one in by_cosine.items()
         },
         "trained_kinds": measure(by_score["trained_kinds"]),
         "unseen_kinds": measure(by_score["unseen_kinds"]),

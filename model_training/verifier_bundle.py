@@ -36,10 +36,9 @@ from model_training.export import check_int8_loss, convert_to_int8, save_keras
 from model_training.outputs import put_in_place, staging_of
 from model_training.pair_answers import answer_pairs
 from model_training.score_rule import fit_score_rule
+from model_training.train import predict_in_batches
 from model_training.verifier_pairs import draw_pairs, lay_views
 
-# The job looks at no pair below it either: most of the work would be there.
-FLOOR_COSINE = LEAST_VERIFIED_COSINE
 _N_REPRESENTATIVE = 250
 # Of these both networks' answers are compared; the float one is slow.
 _FLOAT_FLOOR = 0.75
@@ -75,7 +74,10 @@ class Answered:
 
 
 def answer_views(
-    network: Path, vectors: np.ndarray, views: ValidationSet, floor_cosine: float = FLOOR_COSINE
+    network: Path,
+    vectors: np.ndarray,
+    views: ValidationSet,
+    floor_cosine: float = LEAST_VERIFIED_COSINE,
 ) -> Answered:
     """Let a verifier's network look at all pairs of views from a cosine on.
 
@@ -102,7 +104,7 @@ def answer_in_float(network: Any, seen: Answered) -> np.ndarray:
         frames = np.concatenate(
             [lay_views(seen.views.views[i], seen.views.views[j]) for i, j in pairs]
         )
-        votes = np.asarray(network.predict_on_batch(frames.astype(np.float32)), np.float64)
+        votes = predict_in_batches(network, frames).astype(np.float64)
         answers.append(votes.sum(axis=1).reshape(-1, 2).mean(axis=1))
     return np.concatenate([np.zeros(0), *answers])
 
@@ -197,7 +199,7 @@ def add_verifier(
     verifier = {
         "rule": asdict(rule),
         "golden_answers": answers,
-        "floor_cosine": FLOOR_COSINE,
+        "floor_cosine": LEAST_VERIFIED_COSINE,
         "quality": quality,
         **facts,
     }

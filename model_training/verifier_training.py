@@ -22,14 +22,13 @@ from dedup_job.kernels.model import load_keras_model
 from model_training.config import ExperimentConfig, VerifierConfig
 from model_training.data import PhotoSet
 from model_training.fused import fuse_batch_norm
-from model_training.train import learning_rate
+from model_training.train import learning_rate, predict_in_batches
 from model_training.verifier_network import build_verifier
 from model_training.verifier_pairs import PAIRS_PER_PART, PairSet, draw_pairs
 
 CHECKPOINT = "verifier.npz"
 _REPORT_EVERY = 50
 _LARGEST_LOSS = 2.0
-_LOSS_BATCH = 100
 
 
 class Reservoir:
@@ -60,10 +59,9 @@ class Reservoir:
     def draw(self, rng: np.random.Generator, n: int) -> tuple[Pixels, np.ndarray]:
         """Frames uint8 (n, size, size, PAIR_CHANNELS), and float32 (n,), 1 where one product."""
         frames, labels = [], []
-        for number, count in enumerate(
-            rng.multinomial(n, np.full(len(self._parts), 1 / len(self._parts)))
-        ):
-            part, chance = self._parts[number]
+        n_parts = len(self._parts)
+        counts = rng.multinomial(n, np.full(n_parts, 1 / n_parts))
+        for (part, chance), count in zip(self._parts, counts, strict=True):
             for row in rng.choice(len(chance), count, p=chance):
                 frames.append(part.frames[row // 2, row % 2])
                 labels.append(part.same[row // 2])
@@ -153,12 +151,7 @@ class VerifierTrainer:
     def losses_of(self, part: PairSet) -> np.ndarray:
         """What the network loses on each frame now, without learning: float (n, 2)."""
         frames = part.frames.reshape(-1, *part.frames.shape[2:])
-        odds = np.concatenate(
-            [
-                np.asarray(self.model.predict_on_batch(frames[i : i + _LOSS_BATCH].astype(np.float32))).sum(axis=1)
-                for i in range(0, len(frames), _LOSS_BATCH)
-            ]
-        )  # fmt: skip
+        odds = predict_in_batches(self.model, frames).sum(axis=1)
         wrong = np.where(np.repeat(part.same, 2), -odds, odds)
         return np.logaddexp(0.0, wrong).reshape(-1, 2)
 

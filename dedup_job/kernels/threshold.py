@@ -7,9 +7,9 @@ serves scores of the pair verifier, with their own calibration: what is called a
 score.
 
 F(t) / O(t) <= 1 - target precision is the Benjamini-Hochberg rule written for a threshold, with
-the upper limit of the survival of unrelated pairs as p-value (Benjamini & Hochberg, JRSS B 57, 1995; in this form
+the survival of unrelated pairs as p-value (Benjamini & Hochberg, JRSS B 57, 1995; in this form
 Storey, Taylor & Siegmund, JRSS B 66, 2004): the lowest cosine that meets it keeps the expected
-share of false pairs below the target. With no pair found, O(t) counts as one, so a catalog without
+share of false pairs below the target. The survival is taken at its upper limit, see `most_false_pairs`. With no pair found, O(t) counts as one, so a catalog without
 duplicates gets the threshold at which a single false pair becomes unlikely.
 """
 
@@ -164,19 +164,20 @@ def judge_threshold(
     look_alikes = float(_look_alikes(calibration, size, min_cosine))
     false = float(expected_false_pairs(calibration, size, min_cosine))
     low, high = calibration.unrelated_survival_interval(min_cosine)
+    false_low, false_high = (size.strange_pairs * float(s) + look_alikes for s in (low, high))
     most_false = float(most_false_pairs(calibration, size, min_cosine))
     allowed = (1.0 - target_precision) * n_observed
     thin = _thin_tail_note(calibration, size, min_cosine, allowed, scale)
     unmet = _unmet_note(
         most_false, look_alikes, allowed, f"{scale} {min_cosine:g}", target_precision
     )
-    unexplained = _unexplained_note(calibration, size, min_cosine, n_observed, most_false, scale)
+    unexplained = _unexplained_note(calibration, size, min_cosine, n_observed, false_high, scale)
     return ThresholdChoice(
         min_score=min_cosine,
         expected_false_pairs=false,
         expected_precision=float(np.clip(1.0 - most_false / n_observed, 0.0, 1.0)),
-        expected_false_low=size.strange_pairs * float(low) + look_alikes,
-        expected_false_high=size.strange_pairs * float(high) + look_alikes,
+        expected_false_low=false_low,
+        expected_false_high=false_high,
         target_met=not unmet,
         thin_tail=bool(thin),
         note=" ".join(sentence for sentence in (unmet, thin, unexplained) if sentence),

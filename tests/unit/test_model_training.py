@@ -138,7 +138,9 @@ def test_a_run_from_published_weights_is_read_back_with_its_frozen_norms(
     trainer.save()
     trained = load_trained(tmp_path)
     photos = draw_golden(32)
-    assert np.allclose(train.embed_with(trained.model, photos), trainer.embed(photos), atol=1e-5)
+    assert np.allclose(
+        train.predict_in_batches(trained.model, photos), trainer.embed(photos), atol=1e-5
+    )
     free = trained.model.get_layer("conv4_block2_1_bn").moving_mean.numpy()
     settle_batch_norms(trained, photos_in_memory(8))
     settled = trained.model.get_layer("conv3_block2_1_bn").moving_mean.numpy()
