@@ -1,6 +1,6 @@
 """Batches: clusters of look-alike photos, each as two views and two views of another product.
 
-The sampler runs in a process of its own, so that augmentation and the network share the cores.
+Samplers run in processes of their own, so that augmentation and the network share the cores.
 """
 
 import contextlib
@@ -20,6 +20,8 @@ from model_training.data import PhotoSet
 from model_training.look_alikes import make_look_alike
 
 _QUEUE_DEPTH = 6
+# Two samplers of one training draw from seeds that far apart.
+_SEED_STRIDE = 100_000
 # Look-alikes get labels of their own, far from any photo's.
 _OTHER_PRODUCT = 10_000_000
 
@@ -106,10 +108,11 @@ class Sampler:
 
     def look_alike(self, row: int) -> Pixels:
         """A self-made other product of a photo, not edited."""
-        crop = self._random_crop()
-        made, _ = make_look_alike(
-            self._photos.pixels[row], self._photos.masks[row], self._rng, crop
-        )
+        return self.look_alike_of(self.photo(row), row)
+
+    def look_alike_of(self, rgb: Pixels, row: int) -> Pixels:
+        """A self-made other product of a picture whose garment lies where that of a photo does."""
+        made, _ = make_look_alike(rgb, self._photos.masks[row], self._rng, self._random_crop())
         return made
 
     def copies(self, row: int) -> np.ndarray:
@@ -158,45 +161,51 @@ class Sampler:
 
 
 class BatchProcess:
-    """A sampler in its own process, with a short queue of ready batches.
+    """Samplers in processes of their own, `training.processes` of them, with a short queue of ready batches.
 
-    Use as a context manager; leaving it ends the process.
+    Use as a context manager; leaving it ends the processes.
     """
 
     def __init__(self, photos: PhotoSet, config: ExperimentConfig, seed: int) -> None:
         context = get_context("spawn")
         self._ready = context.Queue(_QUEUE_DEPTH)
-        self._news = context.Queue()
-        self._process = context.Process(
-            target=_serve, args=(photos, config, seed, self._ready, self._news), daemon=True
-        )
+        self._news: list[Any] = []
+        self._processes: list[Any] = []
+        for i in range(config.training.processes):
+            news = context.Queue()
+            arguments = (photos, config, seed + _SEED_STRIDE * i, self._ready, news)
+            self._processes.append(context.Process(target=_serve, args=arguments, daemon=True))
+            self._news.append(news)
 
     def __enter__(self) -> "BatchProcess":
-        self._process.start()
+        for process in self._processes:
+            process.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Neighbours that were never read would keep this process alive at its end.
-        self._news.cancel_join_thread()
-        self._process.terminate()
-        self._process.join()
+        for news, process in zip(self._news, self._processes, strict=True):
+            # Neighbours that were never read would keep this process alive at its end.
+            news.cancel_join_thread()
+            process.terminate()
+            process.join()
 
     def draw(self) -> Batch:
         """The next batch.
 
         Raises:
-            DedupError: the process died.
+            DedupError: all processes died.
         """
         while True:
             try:
                 return Batch(*self._ready.get(timeout=20))
             except Empty:
-                if not self._process.is_alive():
+                if not any(process.is_alive() for process in self._processes):
                     raise DedupError("the augmentation process died; its error is above") from None
 
     def set_neighbours(self, neighbours: np.ndarray) -> None:
         """Send mined neighbours; used from the next batches on."""
-        self._news.put(neighbours)
+        for news in self._news:
+            news.put(neighbours)
 
 
 def _serve(photos: PhotoSet, config: ExperimentConfig, seed: int, ready: Any, news: Any) -> None:

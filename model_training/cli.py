@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BUNDLE",
         help="start from that bundle's verifier, not from random weights",
     )
+    verifier.add_argument("--finish-at", metavar="HH:MM", help="end by the clock, not by pairs")
     _add_export(verifier)
     verifier.set_defaults(run=_verifier)
     calibration = commands.add_parser("calibrate", help="measure a bundle's calibration again")
@@ -313,6 +314,7 @@ def _verifier(options: argparse.Namespace) -> None:
 
     check_bundle("--bundle", options.bundle)
     check_out(options.bundle, "--bundle")
+    finish_at = _clock(options.finish_at)
     start = None if options.init_from is None else find_verifier("--init-from", options.init_from)
     prepare_run_dir(options.run_dir, CHECKPOINT, resume=options.resume)
     training, held_out = _read_split(options)
@@ -326,6 +328,7 @@ def _verifier(options: argparse.Namespace) -> None:
         command=options.command_line,
         max_int8_loss=options.max_int8_loss,
         start=start,
+        finish_at=finish_at,
         report=_report,
     )
     facts = {"bundle": str(options.bundle), "model_id": manifest.model_id}

@@ -67,7 +67,7 @@ class TrainingConfig(_Section):
     Of the clusters, `studio_share` begin with a photo of a product table, `labelled_share` with one
     of the binary pairs, the others with one of a folder, as far as there are such photos.
     `views` ends the training by count; the command line may end it by wall clock instead.
-    `precision`: `mixed_bfloat16` computes the backbone in bfloat16; weights, embeddings, loss and the
+    `processes` draw batches. `precision`: `mixed_bfloat16` computes the backbone in bfloat16; weights, embeddings, loss and the
     averaged network stay float32.
     """
 
@@ -88,6 +88,7 @@ class TrainingConfig(_Section):
     validate_every_s: float = Field(900, gt=0)
     seed: int = 7
     jit_compile: bool = False
+    processes: int = Field(1, ge=1)
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
 
 
@@ -96,7 +97,7 @@ class VerifierConfig(_Section):
 
     `pairs` are drawn in all; each of a pair's two frames is learned from `uses` times on average. The
     reservoir holds `reservoir_parts` of 250 pairs (90 MB each at 128 px). `processes` draw pairs.
-    `hard_share` of a batch is drawn by loss, the rest evenly.
+    `hard_share` of a batch is drawn by loss, the rest evenly. `channels`: of the network's four stages.
     """
 
     pairs: int = Field(40_000, ge=1)
@@ -107,6 +108,7 @@ class VerifierConfig(_Section):
     ema_decay: float = Field(0.995, ge=0, lt=1)
     reservoir_parts: int = Field(16, ge=1)
     hard_share: float = Field(0.5, ge=0, le=1)
+    channels: tuple[int, int, int, int] = (24, 48, 96, 128)
     processes: int = Field(1, ge=1)
 
 

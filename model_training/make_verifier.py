@@ -24,6 +24,7 @@ def make_verifier(
     command: str,
     max_int8_loss: float,
     start: Path | None = None,
+    finish_at: float | None = None,
     report: Callable[[str], None] = print,
 ) -> Manifest:
     """Train a verifier for a bundle's embedder and write it into the bundle.
@@ -38,6 +39,7 @@ def make_verifier(
         command: how this was called, for the manifest.
         max_int8_loss: uAP that int8 may cost.
         start: a `verifier.keras` to train on.
+        finish_at: end the training by the clock (seconds since the epoch).
         report: receives one line a step.
 
     Raises:
@@ -51,12 +53,12 @@ def make_verifier(
     config = config.model_copy(update={"network": network})
     neighbours = find_neighbours(embed_originals(bundle, training), training)
     trainer = VerifierTrainer(config, run_dir, resume=resume, start=start)
-    trained = train_verifier(trainer, training, neighbours, report=report)
+    trained = train_verifier(trainer, training, neighbours, finish_at=finish_at, report=report)
     int8 = convert_verifier(trained, training, config, neighbours)
     facts = {
         "command": command,
         "config": config.verifier.model_dump(mode="json"),
-        "pairs": config.verifier.pairs,
+        "pairs": trainer.pairs,
         "steps": trainer.step,
     }
     return add_verifier(

@@ -19,7 +19,7 @@ import numpy as np
 from keras import ops
 
 from dedup_job.errors import ConfigError, DedupError
-from dedup_job.kernels.images import fit
+from dedup_job.kernels.images import Pixels, fit
 from model_training.backbone import load_backbone
 from model_training.batches import Batch, BatchProcess
 from model_training.config import (
@@ -144,7 +144,7 @@ class Trainer:
         done = self.progress
         self._optimizer.learning_rate = learning_rate(self.config.training, done.step, progress)
         labels = np.stack([_recode(batch.identity), _recode(batch.product)], axis=1)
-        loss = float(self.model.train_on_batch(batch.views.astype(np.float32), labels))
+        loss = float(self.model.train_on_batch(to_tensor(batch.views), labels))
         if not math.isfinite(loss):
             self._undo(loss)
             return loss
@@ -285,11 +285,16 @@ def predict_in_batches(model: Any, views: np.ndarray, batch_size: int = 128) -> 
     """What a Keras model says of uint8 (n, ...): float32 (n, d), in fixed batches (one traced shape)."""
     rows = []
     for start in range(0, len(views), batch_size):
-        chunk = views[start : start + batch_size].astype(np.float32)
-        padding = np.zeros((batch_size - len(chunk), *chunk.shape[1:]), np.float32)
-        out = model.predict_on_batch(np.concatenate([chunk, padding]))
+        chunk = views[start : start + batch_size]
+        padding = np.zeros((batch_size - len(chunk), *chunk.shape[1:]), np.uint8)
+        out = model.predict_on_batch(to_tensor(np.concatenate([chunk, padding])))
         rows.append(np.asarray(out)[: len(chunk)])
     return np.concatenate(rows).astype(np.float32)
+
+
+def to_tensor(pixels: Pixels) -> Any:
+    """Pixels as the networks take them, float32 of the same shape; they travel to an accelerator as bytes."""
+    return ops.cast(ops.convert_to_tensor(pixels), "float32")
 
 
 @dataclass

@@ -25,7 +25,7 @@ from dedup_job.kernels.golden import read_golden
 from dedup_job.kernels.images import Pixels, fit
 from dedup_job.kernels.model import LiteRtNetwork, load_embedder
 from dedup_job.kernels.threshold import LEAST_VERIFIED_COSINE
-from dedup_job.kernels.verifier import ScoreRule, golden_pairs, mean_answer
+from dedup_job.kernels.verifier import ScoreRule, golden_pairs, lay_pair, mean_answer
 from dedup_job.kernels.verifier_model import load_verifier
 from model_training.calibrate import calibrate_scores, write_calibration
 from model_training.card import write_card
@@ -37,7 +37,7 @@ from model_training.outputs import put_in_place, staging_of
 from model_training.pair_answers import answer_pairs
 from model_training.score_rule import fit_score_rule
 from model_training.train import predict_in_batches
-from model_training.verifier_pairs import draw_pairs, lay_views
+from model_training.verifier_pairs import draw_pairs, store
 
 _N_REPRESENTATIVE = 250
 # Of these both networks' answers are compared; the float one is slow.
@@ -97,13 +97,12 @@ def answer_views(
 def answer_in_float(network: Any, seen: Answered) -> np.ndarray:
     """What the float network answers on the pairs that were looked at: float64."""
     a, b = seen.a[seen.looked], seen.b[seen.looked]
+    stored = {i: store(seen.views.views[i]) for i in np.unique(np.concatenate([a, b]))}
     answers = []
     for start in range(0, len(a), _FLOAT_BATCH):
         rows = slice(start, start + _FLOAT_BATCH)
         pairs = zip(a[rows], b[rows], strict=True)
-        frames = np.concatenate(
-            [lay_views(seen.views.views[i], seen.views.views[j]) for i, j in pairs]
-        )
+        frames = np.concatenate([lay_pair(stored[i], stored[j]) for i, j in pairs])
         votes = predict_in_batches(network, frames).astype(np.float64)
         answers.append(votes.sum(axis=1).reshape(-1, 2).mean(axis=1))
     return np.concatenate([np.zeros(0), *answers])

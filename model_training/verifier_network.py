@@ -1,5 +1,6 @@
 """The verifier's network: a small residual network on two photos laid over each other."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -8,11 +9,10 @@ from keras import layers
 from dedup_job.kernels.verifier import PAIR_CHANNELS
 
 N_VOTES = 16
-_CHANNELS = (24, 48, 96, 128)
 _BN = {"momentum": 0.97, "epsilon": 1e-3}
 
 
-def build_verifier(size_px: int, precision: str = "float32") -> Any:
+def build_verifier(size_px: int, channels: Sequence[int], precision: str = "float32") -> Any:
     """Build the network.
 
     What tells a print from a crop may be a few pixels or the whole garment: every stage is asked for its
@@ -20,6 +20,7 @@ def build_verifier(size_px: int, precision: str = "float32") -> Any:
 
     Args:
         size_px: side of the photos, a multiple of 16.
+        channels: of the stem and the three stages.
         precision: a Keras dtype policy for the convolutions; the head is float32 always.
 
     Returns:
@@ -31,11 +32,11 @@ def build_verifier(size_px: int, precision: str = "float32") -> Any:
     try:
         pair = keras.Input((size_px, size_px, PAIR_CHANNELS), name="pair", dtype="float32")
         x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale", dtype="float32")(pair)
-        x = _conv(x, _CHANNELS[0], 5, 2, "stem")
+        x = _conv(x, channels[0], 5, 2, "stem")
         answers = []
-        for i, channels in enumerate(_CHANNELS[1:], 1):
-            x = _conv(x, channels, 3, 2, f"stage{i}_in")
-            x = _residual(x, channels, f"stage{i}_block1")
+        for i, width in enumerate(channels[1:], 1):
+            x = _conv(x, width, 3, 2, f"stage{i}_in")
+            x = _residual(x, width, f"stage{i}_block1")
             answers.append(layers.GlobalMaxPooling2D(name=f"stage{i}_max")(x))
         answers.append(layers.GlobalAveragePooling2D(name="mean")(x))
     finally:

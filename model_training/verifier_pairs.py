@@ -13,17 +13,18 @@ import numpy as np
 
 from dedup_job.kernels.images import Pixels
 from dedup_job.kernels.pictures import pack_picture, unpack_picture
-from dedup_job.kernels.verifier import describe, lay_pair
+from dedup_job.kernels.verifier import Described, describe, lay_pair
 from model_training.batches import Sampler
 from model_training.config import ExperimentConfig
 from model_training.data import PhotoSet
 from model_training.processes import open_pool
 
-# Of the pairs: two copies of one photo; two copies of one self-made product; a photo and a self-made
-# product; two self-made products of one photo; two products of one style, or near strangers.
-_KINDS = ("copies", "other_copies", "look_alikes", "two_others", "strangers")
-# By what they still teach a trained verifier: strangers are soon told apart.
-_SHARES = (0.38, 0.12, 0.34, 0.04, 0.12)
+# Shares of the rounds: about a self-made product instead of a photo; with a near stranger beside it.
+_MADE_SHARE, _STRANGER_SHARE = 0.2, 0.4
+# Of the views of a round: copies in a catalog are both edited as often as not.
+_HEAVY_SHARE = 0.75
+# Of a product's copies, those of another photo that people called the same, where there is one.
+_LABELLED_SHARE = 0.5
 PAIRS_PER_PART = 250
 
 
@@ -52,30 +53,36 @@ class PairSampler:
         self._rng = np.random.default_rng(seed + 1)
         self._neighbours = neighbours
 
-    def draw(self) -> tuple[Pixels, Pixels, bool]:
-        """Two views and whether they are one product."""
-        kind = str(self._rng.choice(_KINDS, p=_SHARES))
-        sampler = self._sampler
-        row = sampler.draw_seed()
-        if kind == "strangers":
-            sides = [sampler.photo(row), sampler.photo(self._rival_of(row))]
-        elif kind == "copies":
-            sides = [sampler.photo(row), sampler.photo(self._copy_of(row))]
-        elif kind == "other_copies":
-            sides = 2 * [sampler.look_alike(row)]
-        elif kind == "look_alikes":
-            sides = [sampler.photo(row), sampler.look_alike(row)]
-        else:
-            sides = [sampler.look_alike(row), sampler.look_alike(row)]
-        # Copies in a catalog are both edited as often as not.
-        heavy = self._rng.permutation([True, bool(self._rng.random() < 0.6)])
-        views = [sampler.view(rgb, heavy=bool(h)) for rgb, h in zip(sides, heavy, strict=True)]
-        return views[0], views[1], kind in ("copies", "other_copies")
+    def draw(self) -> list[tuple[Described, Described, bool]]:
+        """The pairs of one round: views of a photo, of its look-alike, sometimes of a near stranger.
+
+        A view's local features take most of the time, so every view is in two pairs or more.
+
+        Returns:
+            Four or six tuples of two views and whether they are one product.
+        """
+        sampler, row = self._sampler, self._sampler.draw_seed()
+        photo, copy = sampler.photo(row), sampler.photo(self._copy_of(row))
+        if self._rng.random() < _MADE_SHARE:
+            photo = copy = sampler.look_alike(row)
+        other = sampler.look_alike_of(photo, row)
+        a, b, c, d = (self._view(rgb) for rgb in (photo, copy, other, other))
+        pairs = [(a, b, True), (c, d, True), (a, c, False), (b, d, False)]
+        if self._rng.random() < _STRANGER_SHARE:
+            stranger = self._view(sampler.photo(self._rival_of(row)))
+            pairs += [(a, stranger, False), (d, stranger, False)]
+        # Neither frame of a pair is always that of the photo as it was taken.
+        turned = self._rng.random(len(pairs)) < 0.5
+        return [
+            (y, x, s) if turn else (x, y, s) for (x, y, s), turn in zip(pairs, turned, strict=True)
+        ]
+
+    def _view(self, rgb: Pixels) -> Described:
+        return store(self._sampler.view(rgb, heavy=bool(self._rng.random() < _HEAVY_SHARE)))
 
     def _copy_of(self, row: int) -> int:
-        """Another photo that people called the same, half of the time, where there is one."""
         copies = self._sampler.copies(row)
-        if len(copies) and self._rng.random() < 0.5:
+        if len(copies) and self._rng.random() < _LABELLED_SHARE:
             return int(self._rng.choice(copies))
         return row
 
@@ -99,7 +106,7 @@ def draw_pairs(
     n_parts = -(-n_pairs // PAIRS_PER_PART)
     with open_pool(n_processes, _open, (photos, config, neighbours)) as pool:
         # A few parts ahead, no more: a part is 90 MB, and drawing is quicker than learning.
-        seeds = iter([seed + 1_000 * part for part in range(n_parts)])
+        seeds = iter(range(seed, seed + 1_000 * n_parts, 1_000))
         drawn = deque(pool.submit(_draw_part, s) for s in islice(seeds, n_processes + 1))
         while drawn:
             part = drawn.popleft().result()
@@ -117,15 +124,14 @@ def _open(photos: PhotoSet, config: ExperimentConfig, neighbours: np.ndarray) ->
 def _draw_part(seed: int) -> PairSet:
     photos, config, neighbours = _opened["sources"]
     sampler = PairSampler(photos, config, seed, neighbours)
-    frames, same = [], []
-    for _ in range(PAIRS_PER_PART):
-        a, b, is_same = sampler.draw()
-        frames.append(lay_views(a, b))
-        same.append(is_same)
-    return PairSet(np.stack(frames), np.array(same))
+    pairs: list[tuple[Described, Described, bool]] = []
+    while len(pairs) < PAIRS_PER_PART:
+        pairs += sampler.draw()
+    pairs = pairs[:PAIRS_PER_PART]
+    frames = np.stack([lay_pair(a, b) for a, b, _ in pairs])
+    return PairSet(frames, np.array([same for _, _, same in pairs]))
 
 
-def lay_views(a: Pixels, b: Pixels) -> Pixels:
-    """Two prepared views, stored and read again, as the network sees them: see `lay_pair`."""
-    stored = (describe(unpack_picture(pack_picture(view))) for view in (a, b))
-    return lay_pair(*stored)
+def store(view: Pixels) -> Described:
+    """A prepared view as it is after it was stored and read again."""
+    return describe(unpack_picture(pack_picture(view)))

@@ -22,12 +22,20 @@ from dedup_job.kernels.model import load_keras_model
 from model_training.config import ExperimentConfig, VerifierConfig
 from model_training.data import PhotoSet
 from model_training.fused import fuse_batch_norm
-from model_training.train import learning_rate, predict_in_batches
+from model_training.train import (
+    Progress,
+    learning_rate,
+    measure_progress,
+    predict_in_batches,
+    to_tensor,
+)
 from model_training.verifier_network import build_verifier
 from model_training.verifier_pairs import PAIRS_PER_PART, PairSet, draw_pairs
 
 CHECKPOINT = "verifier.npz"
 _REPORT_EVERY = 50
+# Parts of a training that ends by the clock.
+_NO_END = 10_000_000
 _LARGEST_LOSS = 2.0
 
 
@@ -113,8 +121,9 @@ class VerifierTrainer:
         self.config = config
         self.schedule = plan_schedule(config.verifier)
         self.step = 0
+        self.spent_s = 0.0
         self._run_dir = run_dir
-        self.model = build_verifier(config.network.input_px, config.training.precision)
+        self.model = self._build(config.training.precision)
         if start is not None:
             self._start_from(start)
         self._optimizer = keras.optimizers.AdamW(
@@ -130,23 +139,34 @@ class VerifierTrainer:
         if resume and (run_dir / CHECKPOINT).is_file():
             self._restore()
 
-    def train_on(self, frames: Pixels, same: np.ndarray) -> float:
+    def train_on(self, frames: Pixels, same: np.ndarray, share: float) -> float:
         """Learn from one batch; returns the loss.
 
         Args:
             frames: uint8 (n, size, size, PAIR_CHANNELS).
             same: float32 (n,), 1 where one product.
+            share: of the training that is done, 0 to 1.
 
         Raises:
             DedupError: the loss is not finite.
         """
-        share = self.step / self.schedule.steps
         self._optimizer.learning_rate = learning_rate(self.config.verifier, self.step, share)
-        loss = float(self.model.train_on_batch(frames.astype(np.float32), same[:, None]))
+        loss = float(self.model.train_on_batch(to_tensor(frames), same[:, None]))
         if not math.isfinite(loss):
             raise DedupError(f"the loss is {loss}; lower verifier.learning_rate")
         self.step += 1
         return loss
+
+    @property
+    def pairs(self) -> int:
+        """Drawn so far."""
+        return -(-self.step // self.schedule.steps_per_part) * PAIRS_PER_PART
+
+    def share_done(self, finish_at: float | None) -> float:
+        """Of the training, 0 to 1: by the schedule, or by the clock as `measure_progress` says."""
+        if finish_at is None:
+            return min(1.0, self.step / self.schedule.steps)
+        return measure_progress(Progress(spent_s=self.spent_s), 1, finish_at, time.time())
 
     def losses_of(self, part: PairSet) -> np.ndarray:
         """What the network loses on each frame now, without learning: float (n, 2)."""
@@ -160,15 +180,20 @@ class VerifierTrainer:
         self._run_dir.mkdir(parents=True, exist_ok=True)
         temporary = self._run_dir / "verifier.tmp.npz"
         state = {name: ops.convert_to_numpy(v) for name, v in self._variables().items()}
-        np.savez(temporary, step=np.array(self.step), **state)
+        np.savez(temporary, step=np.array(self.step), spent_s=np.array(self.spent_s), **state)
         temporary.replace(self._run_dir / CHECKPOINT)
 
     def finished(self) -> Any:
         """The network in float32 with the averaged weights."""
-        network = build_verifier(self.config.network.input_px)
+        network = self._build("float32")
         self._optimizer.finalize_variable_values(self.model.trainable_variables)
         network.set_weights(self.model.get_weights())
         return network
+
+    def _build(self, precision: str) -> Any:
+        return build_verifier(
+            self.config.network.input_px, self.config.verifier.channels, precision
+        )
 
     def _start_from(self, path: Path) -> None:
         try:
@@ -192,6 +217,8 @@ class VerifierTrainer:
             except (KeyError, ValueError):
                 raise ConfigError(f"--resume: {path} is of another network") from None
             self.step = int(state["step"])
+            # Older checkpoints lack it.
+            self.spent_s = float(state["spent_s"]) if "spent_s" in state else 0.0
 
 
 def vote_loss(y_true: Any, votes: Any) -> Any:
@@ -205,9 +232,17 @@ def train_verifier(
     photos: PhotoSet,
     neighbours: np.ndarray,
     *,
+    finish_at: float | None = None,
     report: Callable[[str], None] = print,
 ) -> Any:
     """Train to the end of the schedule, with checkpoints; returns the network.
+
+    Args:
+        trainer: fresh or resumed.
+        photos: training photos only.
+        neighbours: int (n_photos, k), photos of other products that look most alike, nearest first.
+        finish_at: end by the clock (seconds since the epoch) instead of by `verifier.pairs`.
+        report: receives one line a report.
 
     Raises:
         DedupError: the loss was not finite.
@@ -215,7 +250,7 @@ def train_verifier(
     config, plan = trainer.config, trainer.schedule
     rng = np.random.default_rng([config.training.seed, trainer.step])
     reservoir = Reservoir(config.verifier.reservoir_parts, config.verifier.hard_share)
-    left = plan.n_parts - trainer.step // plan.steps_per_part
+    left = plan.n_parts - trainer.step // plan.steps_per_part if finish_at is None else _NO_END
     # A resumed training has lost its reservoir: it draws other pairs than it would have drawn.
     seed = config.training.seed + 7 * trainer.step
     saved = since = time.monotonic()
@@ -225,16 +260,21 @@ def train_verifier(
     ):
         reservoir.add(part, trainer.losses_of(part))
         for _ in range(plan.steps_per_part):
-            losses.append(trainer.train_on(*reservoir.draw(rng, config.verifier.batch)))
+            start = time.monotonic()
+            frames, same = reservoir.draw(rng, config.verifier.batch)
+            losses.append(trainer.train_on(frames, same, trainer.share_done(finish_at)))
+            trainer.spent_s += time.monotonic() - start
             if trainer.step % _REPORT_EVERY == 0:
                 speed = len(losses) * config.verifier.batch / (time.monotonic() - since)
                 report(
-                    f"verifier step {trainer.step} of {plan.steps}: loss {np.mean(losses):.4f}, "
-                    f"{speed:.0f} frames/s"
+                    f"verifier step {trainer.step}, {100 * trainer.share_done(finish_at):.0f} % done: "
+                    f"loss {np.mean(losses):.4f}, {speed:.0f} frames/s"
                 )
                 since, losses = time.monotonic(), []
         if time.monotonic() - saved > config.training.checkpoint_every_s:
             trainer.save()
             saved = time.monotonic()
+        if trainer.share_done(finish_at) >= 1.0:
+            break
     trainer.save()
     return trainer.finished()

@@ -1,6 +1,8 @@
 """The pair verifier's training: pairs and their labels, the weighing of its answers, kill and resume, the command."""
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ pytest.importorskip("tensorflow")
 from dedup_job.errors import ConfigError, DedupError
 from dedup_job.kernels.bundle import read_manifest
 from dedup_job.kernels.calibration import read_calibration, read_score_calibration
-from dedup_job.kernels.verifier import PAIR_CHANNELS, ScoreRule, describe
+from dedup_job.kernels.verifier import PAIR_CHANNELS, ScoreRule, describe, lay_pair
 from dedup_job.kernels.verifier_model import load_verifier
 from model_training import verifier_training
 from model_training.cli import main
@@ -21,7 +23,7 @@ from model_training.config import ExperimentConfig
 from model_training.score_rule import fit_score_rule
 from model_training.train import learning_rate
 from model_training.verifier_network import N_VOTES, build_verifier
-from model_training.verifier_pairs import PairSampler, PairSet, draw_pairs, lay_views
+from model_training.verifier_pairs import PairSampler, PairSet, draw_pairs, store
 from model_training.verifier_training import (
     Reservoir,
     VerifierTrainer,
@@ -58,25 +60,54 @@ def drawn_part(seed: int, n: int = 6) -> PairSet:
 
 
 def test_pairs_called_the_same_come_from_one_picture() -> None:
-    """Photos of one colour each: a view's middle tells which photo, and which product, it shows."""
-    photos = garments()
-    sampler = PairSampler(photos, experiment(), 3, neighbours_of(12))
-    rows: list[tuple[Any, Any]] = []
+    sampler = PairSampler(garments(), experiment(), 3, neighbours_of(12))
     inner = sampler._sampler
-    photo, look_alike = inner.photo, inner.look_alike
-    inner.photo = lambda row: rows.append(("photo", row)) or photo(row)  # type: ignore[method-assign,func-returns-value]
-    inner.look_alike = lambda row: rows.append(("made", row)) or look_alike(row)  # type: ignore[method-assign,func-returns-value]
-    n_same = 0
-    for _ in range(80):
-        rows.clear()
-        a, b, same = sampler.draw()
-        assert a.shape == b.shape == (_SIZE, _SIZE, 3)
-        # Copies are of one photo, or of one self-made product that is made once; other pairs are not.
-        assert same == (len(rows) == 1 or rows[0] == rows[1] == ("photo", rows[0][1]))
-        n_same += same
-        if not same and rows[0][0] == rows[1][0] == "photo":
-            assert rows[0][1] != rows[1][1]
-    assert 25 < n_same < 55
+    source_of: dict[int, str] = {}
+    photo, change = inner.photo, inner.look_alike_of
+    made: list[Any] = []
+
+    def remember(name: str, rgb: Any) -> Any:
+        made.append(rgb)  # or its id would be another picture's
+        source_of[id(rgb)] = name
+        return rgb
+
+    inner.photo = lambda row: remember(f"photo {row}", photo(row).copy())  # type: ignore[method-assign]
+    inner.look_alike_of = lambda rgb, row: remember(  # type: ignore[method-assign]
+        f"made {len(made)} of {source_of[id(rgb)]}", change(rgb, row)
+    )
+    viewed: dict[int, str] = {}
+    view = sampler._view
+
+    def watch(rgb: Any) -> Any:
+        described = view(rgb)
+        made.append(described)
+        viewed[id(described)] = source_of[id(rgb)]
+        return described
+
+    sampler._view = watch  # type: ignore[method-assign]
+    kinds = set()
+    for _ in range(60):
+        for a, b, same in sampler.draw():
+            assert a.pixels.shape == b.pixels.shape == (_SIZE, _SIZE, 3)
+            first, second = viewed[id(a)], viewed[id(b)]
+            assert same == (first == second)
+            kinds.add((same, first.startswith("made"), second.startswith("made")))
+    # Copies of both; a photo beside a look-alike and beside a stranger; a look-alike of a look-alike.
+    assert {
+        (True, False, False),
+        (True, True, True),
+        (False, True, False),
+        (False, True, True),
+    } <= kinds
+    assert (False, False, False) in kinds
+
+
+def test_a_photo_labelled_a_copy_is_one() -> None:
+    photos = garments()
+    photos.photos[:] = [replace(p, identity="one", product="one") for p in photos.photos]
+    sampler = PairSampler(photos, experiment(), 4, neighbours_of(12))
+    rows = [sampler._copy_of(5) for _ in range(60)]
+    assert len(set(rows)) > 3 and 15 < rows.count(5) < 45
 
 
 def test_equal_arguments_draw_equal_pairs() -> None:
@@ -170,7 +201,7 @@ def test_the_network_votes_and_learns_what_a_difference_means() -> None:
     same = (np.arange(64) % 2).astype(np.float32)
     frames = rng.integers(0, 256, (64, _SIZE, _SIZE, PAIR_CHANNELS)).astype(np.uint8)
     frames[same == 1, :, :, 6:9] = 0
-    losses = [trainer.train_on(frames, same) for _ in range(25)]
+    losses = [trainer.train_on(frames, same, 0.0) for _ in range(25)]
     assert np.mean(losses[-3:]) < 0.3 < losses[0]
     votes = trainer.model.predict_on_batch(frames.astype(np.float32))
     assert votes.shape == (64, N_VOTES)
@@ -207,6 +238,30 @@ def test_a_killed_training_goes_on_where_it_was(
     assert again.step == whole.step and asked[-1] == 250
 
 
+def test_a_training_may_end_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[float] = []
+
+    def draw(*arguments: Any) -> Any:
+        while True:
+            yield drawn_part(len(shares))
+
+    monkeypatch.setattr(verifier_training, "draw_pairs", draw)
+    trainer = VerifierTrainer(experiment(pairs=1), tmp_path)
+    learn = trainer.train_on
+
+    def watch(frames: Any, same: np.ndarray, share: float) -> float:
+        shares.append(share)
+        return learn(frames, same, share)
+
+    trainer.train_on = watch  # type: ignore[method-assign]
+    end = time.time() + 6
+    train_verifier(trainer, garments(), neighbours_of(12), finish_at=end, report=lambda line: None)
+    assert time.time() >= end and shares == sorted(shares)
+    assert trainer.step > trainer.schedule.steps and trainer.pairs == 250 * trainer.step
+    again = VerifierTrainer(experiment(pairs=1), tmp_path, resume=True)
+    assert again.spent_s == trainer.spent_s > 0
+
+
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / verifier_training.CHECKPOINT, step=np.array(1))
     with pytest.raises(ConfigError, match="is of another network"):
@@ -215,14 +270,16 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
 def test_a_view_lies_over_its_copy_as_the_job_sees_it() -> None:
     photo = np.ascontiguousarray(draw_garment(5, (_SIZE * 4, _SIZE * 4)))
-    frames = lay_views(photo, photo)
+    frames = lay_pair(store(photo), store(photo))
     apart, inside = frames[..., 6:9], frames[..., 9]
     assert frames.shape == (2, _SIZE * 4, _SIZE * 4, PAIR_CHANNELS)
     assert apart[inside > 0].mean() < 2
 
 
 def test_the_network_is_built_for_any_size() -> None:
-    assert build_verifier(64).output_shape == (None, N_VOTES)
+    small, wide = (build_verifier(64, channels) for channels in ((8, 8, 8, 8), (8, 8, 8, 16)))
+    assert small.output_shape == wide.output_shape == (None, N_VOTES)
+    assert small.count_params() < wide.count_params()
 
 
 def test_scores_are_odds_spread_out() -> None:
