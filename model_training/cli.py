@@ -108,18 +108,6 @@ def _parser() -> argparse.ArgumentParser:
     verifier.add_argument("--finish-at", metavar="HH:MM", help="end by the clock, not by pairs")
     _add_export(verifier)
     verifier.set_defaults(run=_verifier)
-    join = commands.add_parser("join", help="join verifiers that were trained apart into one")
-    _add_data(join)
-    join.add_argument("--bundle", type=Path, required=True, help="gets the verifier")
-    join.add_argument(
-        "--towers",
-        nargs="+",
-        required=True,
-        metavar="BUNDLE[,BUNDLE...]",
-        help="bundles whose verifiers stand side by side; those joined by commas become their mean",
-    )
-    _add_export(join)
-    join.set_defaults(run=_join)
     calibration = commands.add_parser("calibrate", help="measure a bundle's calibration again")
     _add_data(calibration)
     calibration.add_argument("--bundle", type=Path, required=True)
@@ -341,29 +329,6 @@ def _verifier(options: argparse.Namespace) -> None:
         max_int8_loss=options.max_int8_loss,
         start=start,
         finish_at=finish_at,
-        report=_report,
-    )
-    facts = {"bundle": str(options.bundle), "model_id": manifest.model_id}
-    print(json.dumps({**facts, **manifest.raw["verifier"]["quality"]}, indent=1))
-
-
-def _join(options: argparse.Namespace) -> None:
-    from model_training.config import load_config
-    from model_training.join_verifiers import join_into_bundle
-    from model_training.outputs import check_bundle, check_out
-
-    check_bundle("--bundle", options.bundle)
-    check_out(options.bundle, "--bundle")
-    groups = [[Path(bundle) for bundle in group.split(",")] for group in options.towers]
-    training, held_out = _read_split(options)
-    manifest = join_into_bundle(
-        options.bundle.resolve(),
-        groups,
-        training,
-        held_out,
-        load_config(options.config),
-        command=options.command_line,
-        max_int8_loss=options.max_int8_loss,
         report=_report,
     )
     facts = {"bundle": str(options.bundle), "model_id": manifest.model_id}

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from dedup_job.kernels.bundle import Manifest, read_manifest
 from model_training.bundling import calibration_set, network_of
@@ -47,47 +46,24 @@ def make_verifier(
         ConfigError: no bundle, or a checkpoint of another network.
         DedupError: the loss was not finite, or int8 costs too much.
     """
-    config = _as_prepared(config, read_manifest(bundle))
+    manifest = read_manifest(bundle)
+    network = config.network.model_copy(
+        update={"input_px": manifest.input_px, "blur_sigma_px": manifest.blur_sigma_px}
+    )
+    config = config.model_copy(update={"network": network})
     neighbours = find_neighbours(embed_originals(bundle, training), training)
     trainer = VerifierTrainer(config, run_dir, resume=resume, start=start)
     trained = train_verifier(trainer, training, neighbours, finish_at=finish_at, report=report)
+    int8 = convert_verifier(trained, training, config, neighbours)
     facts = {
         "command": command,
         "config": {**config.verifier.model_dump(mode="json"), "towers": trainer.towers},
         "pairs": trainer.pairs,
         "steps": trainer.step,
     }
-    return write_verifier(
-        bundle, trained, training, held_out, config, facts,
-        max_int8_loss=max_int8_loss, report=report,
-    )  # fmt: skip
-
-
-def write_verifier(
-    bundle: Path,
-    network: Any,
-    training: PhotoSet,
-    held_out: PhotoSet,
-    config: ExperimentConfig,
-    facts: dict[str, Any],
-    *,
-    max_int8_loss: float,
-    report: Callable[[str], None] = print,
-) -> Manifest:
-    """Make a trained verifier int8, weigh and calibrate it, and write it into the bundle.
-
-    Args: as of `make_verifier`; `network` is a Keras model in float32, `facts` are those of its training.
-
-    Raises:
-        ConfigError: no bundle.
-        DedupError: int8 costs too much.
-    """
-    manifest = read_manifest(bundle)
-    neighbours = find_neighbours(embed_originals(bundle, training), training)
-    int8 = convert_verifier(network, training, _as_prepared(config, manifest), neighbours)
     return add_verifier(
         bundle,
-        network,
+        trained,
         int8,
         build_validation(held_out, network_of(manifest)),
         calibration_set(held_out, network_of(manifest)),
@@ -95,9 +71,3 @@ def write_verifier(
         max_int8_loss=max_int8_loss,
         report=report,
     )
-
-
-def _as_prepared(config: ExperimentConfig, manifest: Manifest) -> ExperimentConfig:
-    """Photos are prepared for the verifier as they are for the bundle's embedder."""
-    prepared = {"input_px": manifest.input_px, "blur_sigma_px": manifest.blur_sigma_px}
-    return config.model_copy(update={"network": config.network.model_copy(update=prepared)})
