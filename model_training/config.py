@@ -97,8 +97,8 @@ class VerifierConfig(_Section):
 
     `pairs` are drawn in all; each of a pair's two frames is learned from `uses` times on average. The
     reservoir holds `reservoir_parts` of 250 pairs (90 MB each at 128 px). `processes` draw pairs.
-    `hard_share` of a batch is drawn by loss, the rest evenly. `towers`: of each of the network's
-    towers, the channels of its four stages; a training that starts from a verifier keeps that one's.
+    `hard_share` of a batch is drawn by loss, the rest evenly. `channels`: of the network's four
+    stages; a training that starts from a verifier keeps that one's.
     """
 
     pairs: int = Field(40_000, ge=1)
@@ -109,7 +109,7 @@ class VerifierConfig(_Section):
     ema_decay: float = Field(0.995, ge=0, lt=1)
     reservoir_parts: int = Field(16, ge=1)
     hard_share: float = Field(0.5, ge=0, le=1)
-    towers: tuple[tuple[int, int, int, int], ...] = Field(((24, 48, 96, 128),), min_length=1)
+    channels: tuple[int, int, int, int] = (24, 48, 96, 128)
     processes: int = Field(1, ge=1)
 
 

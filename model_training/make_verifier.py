@@ -57,7 +57,7 @@ def make_verifier(
     int8 = convert_verifier(trained, training, config, neighbours)
     facts = {
         "command": command,
-        "config": {**config.verifier.model_dump(mode="json"), "towers": trainer.towers},
+        "config": {**config.verifier.model_dump(mode="json"), "channels": trainer.channels},
         "pairs": trainer.pairs,
         "steps": trainer.step,
     }

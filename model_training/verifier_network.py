@@ -1,8 +1,4 @@
-"""The verifier's network: small residual networks side by side, on two photos laid over each other.
-
-Networks that began from other weights err on other pairs, so their sum errs less than one of twice the size
-(deep ensembles, Lakshminarayanan et al. 2017). Each learns alone; as one file they share the photos.
-"""
+"""The verifier's network: a small residual network on two photos laid over each other."""
 
 import re
 from collections.abc import Sequence
@@ -13,65 +9,50 @@ from keras import layers
 
 from dedup_job.kernels.verifier import PAIR_CHANNELS
 
-VOTES_PER_TOWER = 16
+N_VOTES = 16
+_WIDTH_GIVEN_BY = re.compile(r"(stem|stage\d+_in)_conv")
 _BN = {"momentum": 0.97, "epsilon": 1e-3}
-# Before towers there was one, without a name.
-_WIDTH_GIVEN_BY = re.compile(r"(tower\d+_)?(stem|stage\d+_in)_conv")
 
 
-def build_verifier(
-    size_px: int, towers: Sequence[Sequence[int]], precision: str = "float32"
-) -> Any:
+def build_verifier(size_px: int, channels: Sequence[int], precision: str = "float32") -> Any:
     """Build the network.
+
+    What tells a print from a crop may be a few pixels or the whole garment: every stage is asked for its
+    largest answer, the last one for its mean as well.
 
     Args:
         size_px: side of the photos, a multiple of 16.
-        towers: of each, the channels of the stem and the three stages.
-        precision: a Keras dtype policy for the convolutions; the heads are float32 always.
+        channels: of the stem and the three stages.
+        precision: a Keras dtype policy for the convolutions; the head is float32 always.
 
     Returns:
         keras.Model from (n, size_px, size_px, PAIR_CHANNELS), grey levels 0 to 255, to float32
-        (n, `VOTES_PER_TOWER` * towers). The sum of a tower's votes is what it takes for the logarithm of the
-        odds that the two show one product.
+        (n, `N_VOTES`): their sum is the logarithm of the odds that the two show one product.
     """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
         pair = keras.Input((size_px, size_px, PAIR_CHANNELS), name="pair", dtype="float32")
         x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale", dtype="float32")(pair)
-        votes = [_tower(x, channels, f"tower{i}_") for i, channels in enumerate(towers, 1)]
+        x = _conv(x, channels[0], 5, 2, "stem")
+        answers = []
+        for i, width in enumerate(channels[1:], 1):
+            x = _conv(x, width, 3, 2, f"stage{i}_in")
+            x = _residual(x, width, f"stage{i}_block1")
+            answers.append(layers.GlobalMaxPooling2D(name=f"stage{i}_max")(x))
+        answers.append(layers.GlobalAveragePooling2D(name="mean")(x))
     finally:
         keras.config.set_dtype_policy(before)
-    out = votes[0]
-    if len(votes) > 1:
-        out = layers.Concatenate(name="votes", dtype="float32")(votes)
-    return keras.Model(pair, out, name="verifier")
+    x = layers.Concatenate(name="answers", dtype="float32")(answers)
+    x = layers.Dense(64, activation="relu", name="head", dtype="float32")(x)
+    x = layers.Dropout(0.2, name="head_dropout", dtype="float32")(x)
+    votes = layers.Dense(N_VOTES, name="votes", dtype="float32")(x)
+    return keras.Model(pair, votes, name="verifier")
 
 
-def towers_of(network: Any) -> tuple[tuple[int, ...], ...]:
+def channels_of(network: Any) -> tuple[int, ...]:
     """What `build_verifier` was asked for, read off a network that it built; () of any other network."""
-    towers: dict[str, list[int]] = {}
-    for layer in network.layers:
-        named = _WIDTH_GIVEN_BY.fullmatch(layer.name)
-        if named:
-            towers.setdefault(named[1] or "", []).append(layer.filters)
-    return tuple(tuple(channels) for channels in towers.values())
-
-
-def _tower(x: Any, channels: Sequence[int], name: str) -> Any:
-    # What tells a print from a crop may be a few pixels or the whole garment: every stage is asked for its
-    # largest answer, the last one for its mean as well.
-    x = _conv(x, channels[0], 5, 2, f"{name}stem")
-    answers = []
-    for i, width in enumerate(channels[1:], 1):
-        x = _conv(x, width, 3, 2, f"{name}stage{i}_in")
-        x = _residual(x, width, f"{name}stage{i}_block1")
-        answers.append(layers.GlobalMaxPooling2D(name=f"{name}stage{i}_max")(x))
-    answers.append(layers.GlobalAveragePooling2D(name=f"{name}mean")(x))
-    x = layers.Concatenate(name=f"{name}answers", dtype="float32")(answers)
-    x = layers.Dense(64, activation="relu", name=f"{name}head", dtype="float32")(x)
-    x = layers.Dropout(0.2, name=f"{name}head_dropout", dtype="float32")(x)
-    return layers.Dense(VOTES_PER_TOWER, name=f"{name}votes", dtype="float32")(x)
+    return tuple(x.filters for x in network.layers if _WIDTH_GIVEN_BY.fullmatch(x.name))
 
 
 def _conv(x: Any, channels: int, kernel: int, stride: int, name: str) -> Any:

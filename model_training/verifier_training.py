@@ -29,7 +29,7 @@ from model_training.train import (
     predict_in_batches,
     to_tensor,
 )
-from model_training.verifier_network import VOTES_PER_TOWER, build_verifier, towers_of
+from model_training.verifier_network import build_verifier, channels_of
 from model_training.verifier_pairs import PAIRS_PER_PART, PairSet, draw_pairs
 
 CHECKPOINT = "verifier.npz"
@@ -124,13 +124,12 @@ class VerifierTrainer:
         self.spent_s = 0.0
         self._run_dir = run_dir
         network = None if start is None else load_keras_model(start)
-        self.towers = config.verifier.towers if network is None else towers_of(network)
+        self.channels = config.verifier.channels if network is None else channels_of(network)
+        if len(self.channels) != len(config.verifier.channels):
+            raise _unlike(start)
         self.model = self._build(config.training.precision)
         if network is not None:
-            try:
-                self.model.set_weights(network.get_weights())
-            except ValueError:
-                raise _unlike(start) from None
+            self._start_from(network, start)
         self._optimizer = keras.optimizers.AdamW(
             weight_decay=config.training.weight_decay,
             global_clipnorm=config.training.clip_norm,
@@ -176,8 +175,7 @@ class VerifierTrainer:
     def losses_of(self, part: PairSet) -> np.ndarray:
         """What the network loses on each frame now, without learning: float (n, 2)."""
         frames = part.frames.reshape(-1, *part.frames.shape[2:])
-        votes = predict_in_batches(self.model, frames)
-        odds = votes.sum(axis=1) * VOTES_PER_TOWER / votes.shape[1]
+        odds = predict_in_batches(self.model, frames).sum(axis=1)
         wrong = np.where(np.repeat(part.same, 2), -odds, odds)
         return np.logaddexp(0.0, wrong).reshape(-1, 2)
 
@@ -197,7 +195,13 @@ class VerifierTrainer:
         return network
 
     def _build(self, precision: str) -> Any:
-        return build_verifier(self.config.network.input_px, self.towers, precision)
+        return build_verifier(self.config.network.input_px, self.channels, precision)
+
+    def _start_from(self, network: Any, path: Path | None) -> None:
+        try:
+            self.model.set_weights(network.get_weights())
+        except ValueError:
+            raise _unlike(path) from None
 
     def _variables(self) -> dict[str, Any]:
         groups = {"model": self.model.weights, "optimizer": self._optimizer.variables}
@@ -216,20 +220,16 @@ class VerifierTrainer:
             self.spent_s = float(state["spent_s"]) if "spent_s" in state else 0.0
 
 
-def vote_loss(y_true: Any, votes: Any) -> Any:
-    """Binary cross-entropy of the sum of each tower's votes, the mean of all towers."""
-    log_odds = ops.sum(
-        ops.reshape(votes, (-1, votes.shape[-1] // VOTES_PER_TOWER, VOTES_PER_TOWER)), axis=-1
-    )
-    return keras.losses.binary_crossentropy(
-        y_true * ops.ones_like(log_odds), log_odds, from_logits=True
-    )
-
-
 def _unlike(path: Path | None) -> ConfigError:
     return ConfigError(
         f"{path} is another verifier than this version trains; train one anew with `model-training verifier`"
     )
+
+
+def vote_loss(y_true: Any, votes: Any) -> Any:
+    """Binary cross-entropy of the votes' sum."""
+    log_odds = ops.sum(votes, axis=-1, keepdims=True)
+    return keras.losses.binary_crossentropy(y_true, log_odds, from_logits=True)
 
 
 def train_verifier(

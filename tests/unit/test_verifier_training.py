@@ -23,14 +23,13 @@ from model_training.cli import main
 from model_training.config import ExperimentConfig
 from model_training.score_rule import fit_score_rule
 from model_training.train import learning_rate
-from model_training.verifier_network import VOTES_PER_TOWER, build_verifier, towers_of
+from model_training.verifier_network import N_VOTES, build_verifier, channels_of
 from model_training.verifier_pairs import PairSampler, PairSet, draw_pairs, store
 from model_training.verifier_training import (
     Reservoir,
     VerifierTrainer,
     plan_schedule,
     train_verifier,
-    vote_loss,
 )
 from tests.photos_for_training import draw_garment
 from tests.unit.test_model_training import photos_in_memory
@@ -206,7 +205,7 @@ def test_the_network_votes_and_learns_what_a_difference_means() -> None:
     losses = [trainer.train_on(frames, same, 0.0) for _ in range(25)]
     assert np.mean(losses[-3:]) < 0.3 < losses[0]
     votes = trainer.model.predict_on_batch(frames.astype(np.float32))
-    assert votes.shape == (64, VOTES_PER_TOWER)
+    assert votes.shape == (64, N_VOTES)
 
 
 def test_a_killed_training_goes_on_where_it_was(
@@ -284,26 +283,10 @@ def test_a_view_lies_over_its_copy_as_the_job_sees_it() -> None:
 
 
 def test_the_network_is_built_for_any_size() -> None:
-    small = build_verifier(64, [(8, 8, 8, 8)])
-    assert small.output_shape == (None, VOTES_PER_TOWER)
-    two = build_verifier(64, [(8, 8, 8, 8), (8, 8, 8, 16)])
-    assert two.output_shape == (None, 2 * VOTES_PER_TOWER)
-    assert two.count_params() > 2 * small.count_params()
-    assert towers_of(two) == ((8, 8, 8, 8), (8, 8, 8, 16))
-    # The shipped network of before had one tower, unnamed.
-    unnamed = SimpleNamespace(layers=[SimpleNamespace(name="stem_conv", filters=24)])
-    assert towers_of(unnamed) == ((24,),)
-
-
-def test_each_tower_learns_alone() -> None:
-    votes = np.zeros((2, 2 * VOTES_PER_TOWER), np.float32)
-    votes[:, 0], votes[:, -1] = [2.0, -1.0], [0.5, 3.0]
-    found = np.asarray(vote_loss(np.array([[1.0], [0.0]], np.float32), votes))
-    expected = [
-        np.mean([np.log1p(np.exp(-2.0)), np.log1p(np.exp(-0.5))]),
-        np.mean([np.log1p(np.exp(-1.0)), np.log1p(np.exp(3.0))]),
-    ]
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    small, wide = (build_verifier(64, channels) for channels in ((8, 8, 8, 8), (8, 8, 8, 16)))
+    assert small.output_shape == wide.output_shape == (None, N_VOTES)
+    assert small.count_params() < wide.count_params()
+    assert channels_of(wide) == (8, 8, 8, 16)
 
 
 def test_scores_are_odds_spread_out() -> None:
