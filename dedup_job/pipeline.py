@@ -405,7 +405,12 @@ def find_candidates(
         plan = plan_cells(contents, config.candidates)
         size = CatalogSize(plan.n_contents, plan.n_comparisons, config.match.look_alikes_per_sku)
         if model.verifies:  # what is not worth verifying is not worth finding
-            floor = verify_floor(model.calibration, size, config.match.verify_pairs_per_photo)
+            floor = verify_floor(
+                model.calibration,
+                size,
+                config.match.verify_pairs_per_photo,
+                model.manifest.verified_from,
+            )
         else:
             floor = search_floor(model.calibration, size, config.match.min_cosine)
 

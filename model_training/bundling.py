@@ -182,7 +182,7 @@ def recalibrate_bundle(bundle: Path, photos: PhotoSet) -> None:
     verifier = load_verifier(bundle)
     measured = {CALIBRATION: calibrate(vectors, views, manifest.model_id)}
     if verifier is not None:
-        seen = answer_views(bundle / VERIFIER, vectors, views)
+        seen = answer_views(bundle / VERIFIER, vectors, views, manifest.verified_from)
         measured[SCORE_CALIBRATION] = calibrate_scores(
             seen.scores(verifier.rule), seen.cosine, views, manifest.model_id
         )

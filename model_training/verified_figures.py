@@ -6,7 +6,6 @@ from typing import Any
 
 from dedup_job.kernels.bundle import VERIFIER, read_manifest
 from dedup_job.kernels.calibration import Calibration, read_score_calibration
-from dedup_job.kernels.threshold import LEAST_VERIFIED_COSINE
 from dedup_job.kernels.verifier_model import Verifier, load_verifier
 from model_training.figures import Scored, measure, reliability
 from model_training.verifier_bundle import answer_views
@@ -42,13 +41,15 @@ def measure_verified(
     Raises:
         ModelContractError: the bundle holds no sound calibration of scores.
     """
-    calibration = read_score_calibration(bundle, read_manifest(bundle).model_id)
+    manifest = read_manifest(bundle)
+    calibration = read_score_calibration(bundle, manifest.model_id)
     by_cosine = {"trained_kinds": trained, "unseen_kinds": unseen, "calibration": fresh}
     by_score = {name: score_pairs(one, bundle, verifier) for name, one in by_cosine.items()}
     figures = {
-        "floor_cosine": LEAST_VERIFIED_COSINE,
+        "floor_cosine": manifest.verified_from,
         "n_verified": {
-            name: int((one.value >= LEAST_VERIFIED_COSINE).sum()) for name, one in by_cosine.items()
+            name: int((one.value >= manifest.verified_from).sum())
+            for name, one in by_cosine.items()
         },
         "trained_kinds": measure(by_score["trained_kinds"]),
         "unseen_kinds": measure(by_score["unseen_kinds"]),
@@ -59,7 +60,8 @@ def measure_verified(
 
 def score_pairs(scored: Scored, bundle: Path, verifier: Verifier) -> Scored:
     """The same pairs by the score of a bundle's verifier; 0 for those that it does not look at."""
-    answered = answer_views(bundle / VERIFIER, scored.vectors, scored.views)
+    floor = read_manifest(bundle).verified_from
+    answered = answer_views(bundle / VERIFIER, scored.vectors, scored.views, floor)
     return replace(scored, value=answered.scores(verifier.rule), quantity="score")
 
 

@@ -75,7 +75,12 @@ def write_bundle(folder: Path, network: bytes, rule: dict[str, float] = RULE) ->
     cosines = json.loads((folder / CALIBRATION).read_text()) | {"model_id": model_id}
     write_calibration(folder / CALIBRATION, cosines)
     write_calibration(folder / SCORE_CALIBRATION, raw_score_calibration(model_id=model_id))
-    facts = {"verifier": {"rule": dict(rule), "golden_answers": golden_answers(folder)}}
+    verifier = {
+        "rule": dict(rule),
+        "golden_answers": golden_answers(folder),
+        "floor_cosine": 0.6,
+    }
+    facts = {"verifier": verifier}
     write_manifest(
         folder, dim=old.dim, input_px=old.input_px, blur_sigma_px=old.blur_sigma_px, facts=facts
     )

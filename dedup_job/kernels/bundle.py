@@ -69,6 +69,11 @@ class Manifest:
         return VERIFIER in self.files
 
     @property
+    def verified_from(self) -> float:
+        """Cosine of the least alike pairs that the calibration of scores counted; of a bundle with a verifier."""
+        return float(self.raw["verifier"]["floor_cosine"])
+
+    @property
     def verifier_id(self) -> str | None:
         """SHA-256 (64 hex digits) of what decides a pair's score; None without a verifier."""
         if not self.has_verifier:

@@ -26,8 +26,6 @@ GRID_STEPS = 1_000  # thresholds are whole thousandths
 _TOP = 999
 _LOWEST_FLOOR, _HIGHEST_FLOOR = 0.3, 0.97
 FLOOR_MARGIN = 0.02
-# Below it lies 1 in 2,000 true pairs of held-out products.
-LEAST_VERIFIED_COSINE = 0.6
 # So many pairs as expected are added to those that were seen: a hundred of them say little by themselves.
 _DENSITY_PRIOR = 100.0
 # Generous on purpose: a catalog in which every photo has three true duplicates is a very full one.
@@ -208,18 +206,21 @@ def search_floor(
     return round(float(np.clip(lowest - FLOOR_MARGIN, _LOWEST_FLOOR, _HIGHEST_FLOOR)), 3)
 
 
-def verify_floor(calibration: Calibration, size: CatalogSize, pairs_per_photo: float) -> float:
+def verify_floor(
+    calibration: Calibration, size: CatalogSize, pairs_per_photo: float, least_cosine: float
+) -> float:
     """Cosine from which pairs are worth verifying, in thousandths.
 
     The lower it is, the fewer true pairs are lost to a low cosine, and the more unrelated ones are looked at:
-    their number sets it. Below `LEAST_VERIFIED_COSINE` there is nothing to gain.
+    their number sets it.
 
     Args:
         calibration: of the cosines.
         size: of the catalog.
         pairs_per_photo: unrelated pairs that are looked at, a photo.
+        least_cosine: of the pairs that the scores' calibration counted; below it nothing is known.
     """
-    cosines = np.arange(round(LEAST_VERIFIED_COSINE * GRID_STEPS), _TOP + 1) / GRID_STEPS
+    cosines = np.arange(round(least_cosine * GRID_STEPS), _TOP + 1) / GRID_STEPS
     looked_at = size.n_comparisons * calibration.unrelated_survival(cosines)
     few = np.flatnonzero(looked_at <= pairs_per_photo * size.n_contents)
     return round(float(cosines[few[0]] if len(few) else cosines[-1]), 3)

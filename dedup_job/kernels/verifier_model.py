@@ -79,6 +79,7 @@ def _read_facts(directory: Path, manifest: Manifest) -> tuple[ScoreRule, np.ndar
             float(facts["rule"][name]) for name in ("bias", "answer_weight", "cosine_weight")
         ]
         golden = np.array(facts["golden_answers"], np.float64)
+        verified_from = manifest.verified_from
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelContractError(
             f"model bundle {directory}: {MANIFEST} does not describe its verifier ({error})"
@@ -87,5 +88,10 @@ def _read_facts(directory: Path, manifest: Manifest) -> tuple[ScoreRule, np.ndar
         raise ModelContractError(
             f"model bundle {directory}: {MANIFEST}: the verifier's weights are {weights}, expected "
             "numbers, the last two not below 0"
+        )
+    if not 0.0 <= verified_from < 1.0:
+        raise ModelContractError(
+            f"model bundle {directory}: {MANIFEST}: the verifier's floor_cosine is {verified_from}, expected "
+            "0 to 1"
         )
     return ScoreRule(*weights), golden

@@ -9,7 +9,6 @@ from scipy import stats
 from dedup_job.kernels.calibration import calibration_id_of, parse_calibration
 from dedup_job.kernels.threshold import (
     FLOOR_MARGIN,
-    LEAST_VERIFIED_COSINE,
     CatalogSize,
     cosine_histogram,
     expected_false_pairs,
@@ -34,6 +33,8 @@ from tests.unit.synthetic_calibration import (
 CALIBRATION = parse_calibration(raw_calibration())
 SCORES = parse_calibration(raw_score_calibration())
 NO_PAIRS = cosine_histogram([])
+
+LEAST = 0.6
 
 
 def catalog(n: int, look_alikes: float = 0.05) -> CatalogSize:
@@ -221,7 +222,7 @@ def test_the_histogram_counts_what_lies_at_or_above_each_thousandth(cosines):
 
 def test_so_many_unrelated_pairs_are_verified_as_were_asked_for():
     size = catalog(1_000_000)
-    floor = verify_floor(CALIBRATION, size, 10.0)
+    floor = verify_floor(CALIBRATION, size, 10.0, LEAST)
     n_at, n_below = (
         float(size.n_comparisons * CALIBRATION.unrelated_survival(cosine))
         for cosine in (floor, floor - 0.001)
@@ -238,21 +239,22 @@ def test_so_many_unrelated_pairs_are_verified_as_were_asked_for():
 def test_a_larger_catalog_raises_the_floor_of_verifying_and_a_larger_budget_lowers_it(
     n, per_photo, more
 ):
-    floor = verify_floor(CALIBRATION, catalog(n), per_photo)
-    assert LEAST_VERIFIED_COSINE <= floor <= 0.999
-    assert verify_floor(CALIBRATION, catalog(n), per_photo * more) <= floor
-    assert verify_floor(CALIBRATION, catalog(int(n * more)), per_photo) >= floor
+    floor = verify_floor(CALIBRATION, catalog(n), per_photo, LEAST)
+    assert LEAST <= floor <= 0.999
+    assert verify_floor(CALIBRATION, catalog(n), per_photo * more, LEAST) <= floor
+    assert verify_floor(CALIBRATION, catalog(int(n * more)), per_photo, LEAST) >= floor
 
 
 def test_the_floor_of_verifying_keeps_its_bounds():
-    assert verify_floor(CALIBRATION, CatalogSize(0, 0), 10.0) == LEAST_VERIFIED_COSINE
-    assert verify_floor(CALIBRATION, catalog(10), 10.0) == LEAST_VERIFIED_COSINE
+    assert verify_floor(CALIBRATION, CatalogSize(0, 0), 10.0, LEAST) == LEAST
+    assert verify_floor(CALIBRATION, catalog(10), 10.0, LEAST) == LEAST
     huge = replace(catalog(10), n_comparisons=10**18)
     # The tail of the calibration ends before 1: there a pair is no unrelated one.
-    assert 0.9 < verify_floor(CALIBRATION, huge, 0.001) <= 0.999
-    assert verify_floor(CALIBRATION, catalog(10**6), 1.0) > verify_floor(
-        CALIBRATION, catalog(10**6), 100.0
+    assert 0.9 < verify_floor(CALIBRATION, huge, 0.001, LEAST) <= 0.999
+    assert verify_floor(CALIBRATION, catalog(10**6), 1.0, LEAST) > verify_floor(
+        CALIBRATION, catalog(10**6), 100.0, LEAST
     )
+    assert verify_floor(CALIBRATION, catalog(10), 10.0, 0.45) == 0.45
 
 
 def test_notes_say_whether_they_speak_of_cosines_or_of_scores():
@@ -280,7 +282,7 @@ def scored_strangers(size: CatalogSize, floor: float, times: float) -> np.ndarra
 @pytest.mark.parametrize("n", [20_000, 100_000, 10**7])
 def test_a_catalog_is_as_dense_as_its_strangers_are_near(n, times):
     size = catalog(n)
-    floor = verify_floor(CALIBRATION, size, 20.0)
+    floor = verify_floor(CALIBRATION, size, 20.0, LEAST)
     scored = scored_strangers(size, floor, times)
     assert measure_density(CALIBRATION, SCORES, size, floor, scored) == pytest.approx(
         times, rel=0.05

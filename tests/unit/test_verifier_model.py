@@ -169,11 +169,20 @@ def test_the_score_calibration_must_be_of_this_model(copy):
         lambda facts: facts | {"golden_answers": ["a"]},
         lambda facts: facts | {"golden_answers": [[1.0], [1.0, 2.0]]},
         lambda facts: facts | {"golden_answers": {"a": 1}},
+        lambda facts: facts | {"floor_cosine": None},
+        lambda facts: {k: v for k, v in facts.items() if k != "floor_cosine"},
     ],
 )
 def test_damaged_facts_of_a_verifier_are_refused(copy, damage):
     rewritten(copy, verifier=damage(read_manifest(copy).raw["verifier"]))
     assert f"{MANIFEST} does not describe its verifier" in refused(copy)
+
+
+@pytest.mark.parametrize("floor", [-0.1, 1.0, float("nan")])
+def test_a_floor_that_no_cosine_has_is_refused(copy, floor):
+    facts = read_manifest(copy).raw["verifier"]
+    rewritten(copy, verifier=facts | {"floor_cosine": floor})
+    assert "the verifier's floor_cosine is" in refused(copy)
 
 
 def test_a_manifest_without_facts_of_its_verifier_is_refused(copy):
