@@ -81,24 +81,34 @@ def watermark(rgb: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def badge(rgb: Pixels, rng: np.random.Generator) -> Pixels:
-    """An opaque discount badge near a corner or an edge."""
+    """An opaque discount badge along an edge, as often over the garment's rim as beside it; now and then two."""
     out = rgb.copy()
-    height, width = rgb.shape[:2]
-    size = int(min(height, width) * rng.uniform(0.13, 0.3))
-    x = int(width * rng.choice([0.02, 0.98])) + int(size * rng.uniform(0.3, 0.8)) * (
-        1 if rng.random() < 0.5 else -1
-    )
-    x = int(np.clip(x, size // 2, width - size // 2))
-    y = int(np.clip(height * rng.choice([0.0, 1.0, rng.random()]), size // 2, height - size // 2))
+    for _ in range(1 if rng.random() < 0.85 else 2):
+        _stick_badge(out, rng)
+    return out
+
+
+def _stick_badge(out: Pixels, rng: np.random.Generator) -> None:
+    height, width = out.shape[:2]
+    size = int(min(height, width) * rng.uniform(0.13, 0.36))
+    # Along one of the edges, up to a quarter of the photo away from it: the middle is where prints are.
+    along, depth = rng.random(), rng.uniform(0.0, 0.25)
+    depth = depth if rng.random() < 0.5 else 1.0 - depth
+    x, y = (along, depth) if rng.random() < 0.65 else (depth, along)
+    x = int(np.clip(width * x, size // 2, width - size // 2))
+    y = int(np.clip(height * y, size // 2, height - size // 2))
     colour = vivid_colour(rng)
-    shape = rng.integers(0, 4)
-    if shape == 0:
+    if rng.random() < 0.4:
+        r, g, b = (int(c) for c in rng.integers(0, 256, 3))
+        colour = (r, g, b)
+    shape = rng.integers(0, 5)
+    if shape <= 1:
         cv2.circle(out, (x, y), size // 2, colour, -1, cv2.LINE_AA)
-    elif shape == 1:
+    elif shape == 2:
         cv2.rectangle(
             out, (x - size // 2, y - size // 4), (x + size // 2, y + size // 4), colour, -1
         )
-    elif shape == 2:
+    elif shape == 3:
         angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         radius = np.where(np.arange(24) % 2, size * 0.5, size * 0.38)
         star = np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], 1)
@@ -110,9 +120,14 @@ def badge(rgb: Pixels, rng: np.random.Generator) -> Pixels:
             corner = np.array([[width, 0], [width - side, 0], [width, side]])
         cv2.fillPoly(out, [corner.astype(np.int32)], colour, cv2.LINE_AA)
         x, y = (side // 3, side // 3) if corner[0][0] == 0 else (width - side // 3, side // 3)
-    text = str(rng.choice(["-20%", "-50%", "SALE", "NEW", "30%", "HOT", "ECO", "2+1"]))
-    _draw_centred(out, text, (x, y), size * 0.8, (255, 255, 255))
-    return out
+    off = f"-{rng.integers(5, 90)}%"
+    text = (
+        off if rng.random() < 0.6 else str(rng.choice(["SALE", "NEW", "30%", "HOT", "ECO", "2+1"]))
+    )
+    ink = (255, 255, 255) if rng.random() < 0.8 else (0, 0, 0)
+    _draw_centred(
+        out, text, (x, y), size * rng.uniform(0.55, 0.85), ink, thick=int(rng.integers(1, 4))
+    )
 
 
 def banner(rgb: Pixels, rng: np.random.Generator) -> Pixels:
@@ -314,7 +329,7 @@ EDITS: dict[str, Edit] = {
 HELD_OUT = frozenset({"vignette", "posterize", "collage"})
 TRAINED = tuple(name for name in EDITS if name not in HELD_OUT)
 # Shares of the draws in training: the common edits of catalogs come more often.
-_WEIGHTS = {"crop": 2.0, "pad": 1.6, "watermark": 1.8, "badge": 1.8, "mirror": 1.5, "rotate": 1.4,
+_WEIGHTS = {"crop": 2.0, "pad": 1.6, "watermark": 1.8, "badge": 2.6, "mirror": 1.5, "rotate": 1.4,
             "downscale": 1.3, "light": 1.4, "white_balance": 1.4}  # fmt: skip
 
 
