@@ -17,7 +17,7 @@ _SEARCH_BASE_MB = 200
 _EMBEDDING_ROW_BYTES = 85
 # Beside the embedding, where the model has a verifier: mean of 300 photos at 128 pixels (benchmarks.runtimes).
 _PICTURE_BYTES = 6_000
-_SECONDS_PER_PAIR = 0.010
+_SECONDS_PER_PAIR = 0.008
 # Of a night of 20,000 rows: 286 bytes a row of state, 24 of reports. Long URIs take more.
 _PUBLISHED_ROW_BYTES = 310
 # Other tables of staging, of a night of 520 rows; it holds each embedding in two tables besides.
