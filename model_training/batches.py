@@ -193,13 +193,13 @@ class BatchProcess:
         """The next batch.
 
         Raises:
-            DedupError: all processes died.
+            DedupError: a process died.
         """
         while True:
             try:
                 return Batch(*self._ready.get(timeout=20))
             except Empty:
-                if not any(process.is_alive() for process in self._processes):
+                if not all(process.is_alive() for process in self._processes):
                     raise DedupError("the augmentation process died; its error is above") from None
 
     def set_neighbours(self, neighbours: np.ndarray) -> None:

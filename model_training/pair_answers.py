@@ -7,8 +7,7 @@ import numpy as np
 
 from dedup_job.kernels.images import Pixels
 from dedup_job.kernels.model import LiteRtNetwork
-from dedup_job.kernels.pictures import pack_picture, unpack_picture
-from dedup_job.kernels.verifier import Described, describe, lay_pair, mean_answer
+from dedup_job.kernels.verifier import Described, describe_stored, lay_pair, mean_answer
 from model_training.processes import open_pool
 
 _PAIRS_PER_PART = 200
@@ -54,5 +53,5 @@ def _answer_part(rows: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
 def _described(row: int) -> Described:
     known: dict[int, Described] = _opened["described"]
     if row not in known:
-        known[row] = describe(unpack_picture(pack_picture(_opened["views"][row])))
+        known[row] = describe_stored(_opened["views"][row])
     return known[row]

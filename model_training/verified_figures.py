@@ -44,13 +44,11 @@ def measure_verified(
     manifest = read_manifest(bundle)
     calibration = read_score_calibration(bundle, manifest.model_id)
     by_cosine = {"trained_kinds": trained, "unseen_kinds": unseen, "calibration": fresh}
-    by_score = {name: score_pairs(one, bundle, verifier) for name, one in by_cosine.items()}
+    floor = manifest.verified_from
+    by_score = {name: score_pairs(one, bundle, verifier, floor) for name, one in by_cosine.items()}
     figures = {
-        "floor_cosine": manifest.verified_from,
-        "n_verified": {
-            name: int((one.value >= manifest.verified_from).sum())
-            for name, one in by_cosine.items()
-        },
+        "floor_cosine": floor,
+        "n_verified": {name: int((one.value >= floor).sum()) for name, one in by_cosine.items()},
         "trained_kinds": measure(by_score["trained_kinds"]),
         "unseen_kinds": measure(by_score["unseen_kinds"]),
         "calibration": reliability(by_score["calibration"], calibration),
@@ -58,14 +56,15 @@ def measure_verified(
     return Verified(calibration, by_score["trained_kinds"], figures)
 
 
-def score_pairs(scored: Scored, bundle: Path, verifier: Verifier) -> Scored:
+def score_pairs(scored: Scored, bundle: Path, verifier: Verifier, floor_cosine: float) -> Scored:
     """The same pairs by the score of a bundle's verifier; 0 for those that it does not look at."""
-    floor = read_manifest(bundle).verified_from
-    answered = answer_views(bundle / VERIFIER, scored.vectors, scored.views, floor)
+    answered = answer_views(bundle / VERIFIER, scored.vectors, scored.views, floor_cosine)
     return replace(scored, value=answered.scores(verifier.rule), quantity="score")
 
 
 def as_the_job_acts(scored: Scored, bundle: Path) -> Scored:
     """Pairs ranked by cosine, by what a job with this bundle compares with its threshold."""
     verifier = load_verifier(bundle)
-    return scored if verifier is None else score_pairs(scored, bundle, verifier)
+    if verifier is None:
+        return scored
+    return score_pairs(scored, bundle, verifier, read_manifest(bundle).verified_from)

@@ -24,7 +24,13 @@ from dedup_job.kernels.calibration import calibration_id_of
 from dedup_job.kernels.golden import read_golden
 from dedup_job.kernels.images import Pixels, fit
 from dedup_job.kernels.model import LiteRtNetwork, load_embedder
-from dedup_job.kernels.verifier import ScoreRule, golden_pairs, lay_pair, mean_answer
+from dedup_job.kernels.verifier import (
+    ScoreRule,
+    describe_stored,
+    golden_pairs,
+    lay_pair,
+    mean_answer,
+)
 from dedup_job.kernels.verifier_model import load_verifier
 from model_training.calibrate import calibrate_scores, write_calibration
 from model_training.card import write_card
@@ -36,7 +42,7 @@ from model_training.outputs import put_in_place, staging_of
 from model_training.pair_answers import answer_pairs
 from model_training.score_rule import fit_score_rule
 from model_training.train import predict_in_batches
-from model_training.verifier_pairs import draw_pairs, store
+from model_training.verifier_pairs import draw_pairs
 
 # Of the default embedder's duplicates by edits that training never used 2.3 % lie below it, of the others none; and a
 # photo of a thousand has some twenty strangers above it.
@@ -99,7 +105,7 @@ def answer_views(
 def answer_in_float(network: Any, seen: Answered) -> np.ndarray:
     """What the float network answers on the pairs that were looked at: float64."""
     a, b = seen.a[seen.looked], seen.b[seen.looked]
-    stored = {i: store(seen.views.views[i]) for i in np.unique(np.concatenate([a, b]))}
+    stored = {i: describe_stored(seen.views.views[i]) for i in np.unique(np.concatenate([a, b]))}
     answers = []
     for start in range(0, len(a), _FLOAT_BATCH):
         rows = slice(start, start + _FLOAT_BATCH)

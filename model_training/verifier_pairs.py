@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from dedup_job.kernels.images import Pixels
-from dedup_job.kernels.pictures import pack_picture, unpack_picture
-from dedup_job.kernels.verifier import Described, describe, lay_pair
+from dedup_job.kernels.verifier import Described, describe_stored, lay_pair
 from model_training.batches import Sampler
 from model_training.config import ExperimentConfig
 from model_training.data import PhotoSet
@@ -78,7 +77,9 @@ class PairSampler:
         ]
 
     def _view(self, rgb: Pixels) -> Described:
-        return store(self._sampler.view(rgb, heavy=bool(self._rng.random() < _HEAVY_SHARE)))
+        return describe_stored(
+            self._sampler.view(rgb, heavy=bool(self._rng.random() < _HEAVY_SHARE))
+        )
 
     def _copy_of(self, row: int) -> int:
         copies = self._sampler.copies(row)
@@ -130,8 +131,3 @@ def _draw_part(seed: int) -> PairSet:
     pairs = pairs[:PAIRS_PER_PART]
     frames = np.stack([lay_pair(a, b) for a, b, _ in pairs])
     return PairSet(frames, np.array([same for _, _, same in pairs]))
-
-
-def store(view: Pixels) -> Described:
-    """A prepared view as it is after it was stored and read again."""
-    return describe(unpack_picture(pack_picture(view)))

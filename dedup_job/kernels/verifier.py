@@ -24,6 +24,7 @@ from dedup_job.kernels.alignment import (
     turn,
 )
 from dedup_job.kernels.images import Pixels
+from dedup_job.kernels.pictures import pack_picture, unpack_picture
 
 Floats = npt.NDArray[np.float32]
 # One photo, the other one over it, how they differ, where the other one is, how sure that is.
@@ -44,6 +45,11 @@ class Described:
 def describe(pixels: Pixels) -> Described:
     """Find the local features of a prepared photo: uint8 (size, size, 3)."""
     return Described(pixels, find_features(pixels))
+
+
+def describe_stored(pixels: Pixels) -> Described:
+    """`describe` a prepared photo as it is after it was stored and read again, as those of a job are."""
+    return describe(unpack_picture(pack_picture(pixels)))
 
 
 def lay_pair(a: Described, b: Described) -> Pixels:

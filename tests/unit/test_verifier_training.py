@@ -16,7 +16,7 @@ pytest.importorskip("tensorflow")
 from dedup_job.errors import ConfigError, DedupError
 from dedup_job.kernels.bundle import read_manifest
 from dedup_job.kernels.calibration import read_calibration, read_score_calibration
-from dedup_job.kernels.verifier import PAIR_CHANNELS, ScoreRule, describe, lay_pair
+from dedup_job.kernels.verifier import PAIR_CHANNELS, ScoreRule, describe, describe_stored, lay_pair
 from dedup_job.kernels.verifier_model import load_verifier
 from model_training import verifier_training
 from model_training.cli import main
@@ -24,7 +24,7 @@ from model_training.config import ExperimentConfig
 from model_training.score_rule import fit_score_rule
 from model_training.train import learning_rate
 from model_training.verifier_network import N_VOTES, build_verifier, channels_of
-from model_training.verifier_pairs import PairSampler, PairSet, draw_pairs, store
+from model_training.verifier_pairs import PairSampler, PairSet, draw_pairs
 from model_training.verifier_training import (
     Reservoir,
     VerifierTrainer,
@@ -87,12 +87,15 @@ def test_pairs_called_the_same_come_from_one_picture() -> None:
 
     sampler._view = watch  # type: ignore[method-assign]
     kinds = set()
+    same_share = []
     for _ in range(60):
         for a, b, same in sampler.draw():
             assert a.pixels.shape == b.pixels.shape == (_SIZE, _SIZE, 3)
             first, second = viewed[id(a)], viewed[id(b)]
             assert same == (first == second)
+            same_share.append(same)
             kinds.add((same, first.startswith("made"), second.startswith("made")))
+    assert 25 / 80 < np.mean(same_share) < 55 / 80
     # Copies of both; a photo beside a look-alike and beside a stranger; a look-alike of a look-alike.
     assert {
         (True, False, False),
@@ -276,7 +279,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
 def test_a_view_lies_over_its_copy_as_the_job_sees_it() -> None:
     photo = np.ascontiguousarray(draw_garment(5, (_SIZE * 4, _SIZE * 4)))
-    frames = lay_pair(store(photo), store(photo))
+    frames = lay_pair(describe_stored(photo), describe_stored(photo))
     apart, inside = frames[..., 6:9], frames[..., 9]
     assert frames.shape == (2, _SIZE * 4, _SIZE * 4, PAIR_CHANNELS)
     assert apart[inside > 0].mean() < 2
