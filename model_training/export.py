@@ -110,7 +110,7 @@ def save_keras(model: Any, path: Path) -> None:
                 archive.write(Path(folder) / name, name)
 
 
-def draw_golden(size_px: int, n: int = 6) -> Pixels:
+def draw_golden(size_px: int, n: int = 12) -> Pixels:
     """Drawn test pictures, the same on every machine: uint8 (n, size_px, size_px, 3)."""
     pictures = []
     for i in range(n):

@@ -38,13 +38,11 @@ def hue_turn(rgb: Pixels, mask: Pixels, rng: np.random.Generator, other: Pixels)
 
 
 def pattern(rgb: Pixels, mask: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
-    """Stripes, checks, dots, zigzag or camouflage woven into the garment, with its shading kept."""
+    """Stripes, checks, dots, zigzag, camouflage or a checkerboard woven into the garment, with its shading kept."""
     lab = _to_lab(rgb)
     soft = _soft(mask)
     woven = _draw_pattern(rgb.shape[:2], _width_of(mask), rng)
-    return _to_rgb(
-        _blend(lab, _shift_colour(lab, soft, rng), soft * woven * rng.uniform(0.75, 1.0))
-    )
+    return _to_rgb(_blend(lab, _shift_colour(lab, soft, rng), soft * woven * rng.uniform(0.5, 1.0)))
 
 
 def print_on(rgb: Pixels, mask: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
@@ -253,10 +251,10 @@ def _draw_pattern(shape: tuple[int, int], garment_px: int, rng: np.random.Genera
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
     angle = rng.choice([0, np.pi / 2, np.pi / 4, rng.uniform(0, np.pi)]) + rng.normal(0, 0.05)
     u, v = xs * np.cos(angle) + ys * np.sin(angle), ys * np.cos(angle) - xs * np.sin(angle)
-    period = max(6.0, garment_px * rng.uniform(0.05, 0.28))
+    period = max(5.0, garment_px * rng.uniform(0.035, 0.28))
     duty = rng.uniform(0.25, 0.6)
     a, b = (u / period) % 1, (v / period) % 1
-    kind = rng.integers(0, 5)
+    kind = rng.integers(0, 7)
     if kind == 0:
         drawn = a < duty
     elif kind == 1:
@@ -265,12 +263,17 @@ def _draw_pattern(shape: tuple[int, int], garment_px: int, rng: np.random.Genera
         drawn = np.hypot(a - 0.5, b - 0.5) < duty * 0.6
     elif kind == 3:
         drawn = ((v / period + np.abs((u / period) % 2 - 1)) % 1) < duty
-    else:
+    elif kind == 4:
         cells = (max(2, int(height / period)), max(2, int(width / period)))
         blobs = cv2.resize(
             rng.random(cells).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
         )
         drawn = blobs > 1 - duty
+    elif kind == 5:  # checkerboard
+        drawn = (a < 0.5) ^ (b < 0.5)
+    else:  # dots in rows of which every second is shifted by half a period
+        shifted = (a + 0.5 * (np.floor(v / period) % 2)) % 1
+        drawn = np.hypot(shifted - 0.5, b - 0.5) < duty * 0.6
     soft: np.ndarray = cv2.GaussianBlur(np.asarray(drawn, np.float32), (0, 0), 0.7)
     return soft
 

@@ -175,7 +175,8 @@ def test_find_gives_the_scores_of_the_job_and_orders_by_them(shop, capsys):
 
 
 def test_below_the_floor_there_is_no_score_and_no_match(shop, capsys):
-    (shop.folder / "new.jpg").write_bytes(encode(draw_photo(77, 240, 320)))
+    red_bag = shifted(draw_photo(1, 240, 320), 40, -20, -30)
+    (shop.folder / "new.jpg").write_bytes(encode(red_bag))
     out = shop.find(capsys, "new.jpg", "--json")
     found = json.loads(out)["found"]
     below = [one for one in found if one["cosine"] < FLOOR_COSINE]
