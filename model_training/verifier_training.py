@@ -5,6 +5,7 @@ last ones drawn, and batches are drawn from it. Nine in ten are soon easy: a par
 loss that a frame had when it came in (online hard example mining, Shrivastava et al. 2016, section 4).
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -37,6 +38,8 @@ _REPORT_EVERY = 50
 # Parts of a training that ends by the clock.
 _NO_END = 10_000_000
 _LARGEST_LOSS = 2.0
+# A step counts for at most so long: a paused process must not jump its schedule. Waiting for pairs counts.
+_MAX_STEP_S = 60.0
 
 
 class Reservoir:
@@ -123,13 +126,9 @@ class VerifierTrainer:
         self.step = 0
         self.spent_s = 0.0
         self._run_dir = run_dir
-        network = None if start is None else load_keras_model(start)
-        self.channels = config.verifier.channels if network is None else channels_of(network)
-        if len(self.channels) != len(config.verifier.channels):
-            raise _unlike(start)
-        self.model = self._build(config.training.precision)
-        if network is not None:
-            self._start_from(network, start)
+        self.channels = config.verifier.channels
+        precision = config.training.precision
+        self.model = self._build(precision) if start is None else self._start_from(start, precision)
         self._optimizer = keras.optimizers.AdamW(
             weight_decay=config.training.weight_decay,
             global_clipnorm=config.training.clip_norm,
@@ -197,11 +196,19 @@ class VerifierTrainer:
     def _build(self, precision: str) -> Any:
         return build_verifier(self.config.network.input_px, self.channels, precision)
 
-    def _start_from(self, network: Any, path: Path | None) -> None:
-        try:
-            self.model.set_weights(network.get_weights())
-        except ValueError:
-            raise _unlike(path) from None
+    def _start_from(self, path: Path, precision: str) -> Any:
+        network = load_keras_model(path)
+        channels = channels_of(network)
+        if len(channels) == len(self.channels):
+            self.channels = channels
+            model = self._build(precision)
+            with contextlib.suppress(ValueError):  # of shapes
+                model.set_weights(network.get_weights())
+                return model
+        raise ConfigError(
+            f"{path} is another verifier than this version trains; train one anew with "
+            "`model-training verifier`"
+        )
 
     def _variables(self) -> dict[str, Any]:
         groups = {"model": self.model.weights, "optimizer": self._optimizer.variables}
@@ -218,12 +225,6 @@ class VerifierTrainer:
             self.step = int(state["step"])
             # Older checkpoints lack it.
             self.spent_s = float(state["spent_s"]) if "spent_s" in state else 0.0
-
-
-def _unlike(path: Path | None) -> ConfigError:
-    return ConfigError(
-        f"{path} is another verifier than this version trains; train one anew with `model-training verifier`"
-    )
 
 
 def vote_loss(y_true: Any, votes: Any) -> Any:
@@ -258,17 +259,17 @@ def train_verifier(
     left = plan.n_parts - trainer.step // plan.steps_per_part if finish_at is None else _NO_END
     # A resumed training has lost its reservoir: it draws other pairs than it would have drawn.
     seed = config.training.seed + 7 * trainer.step
-    saved = since = time.monotonic()
+    saved = since = ended = time.monotonic()
     losses: list[float] = []
     for part in draw_pairs(
         photos, config, neighbours, left * PAIRS_PER_PART, seed, config.verifier.processes
     ):
         reservoir.add(part, trainer.losses_of(part))
         for _ in range(plan.steps_per_part):
-            start = time.monotonic()
             frames, same = reservoir.draw(rng, config.verifier.batch)
             losses.append(trainer.train_on(frames, same, trainer.share_done(finish_at)))
-            trainer.spent_s += time.monotonic() - start
+            trainer.spent_s += min(time.monotonic() - ended, _MAX_STEP_S)
+            ended = time.monotonic()
             if trainer.step % _REPORT_EVERY == 0:
                 speed = len(losses) * config.verifier.batch / (time.monotonic() - since)
                 report(

@@ -13,6 +13,8 @@ import pytest
 pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
+from keras import Input, Sequential, layers
+
 from dedup_job.errors import ConfigError, DedupError
 from dedup_job.kernels.bundle import read_manifest
 from dedup_job.kernels.calibration import read_calibration, read_score_calibration
@@ -269,6 +271,22 @@ def test_a_training_may_end_by_the_clock(tmp_path: Path, monkeypatch: pytest.Mon
     assert trainer.step > trainer.schedule.steps and trainer.pairs == 250 * trainer.step
     again = VerifierTrainer(experiment(pairs=1), tmp_path, resume=True)
     assert again.spent_s == trainer.spent_s > 0
+
+
+def test_a_training_starts_from_a_verifier_of_any_width_and_from_nothing_else(
+    tmp_path: Path,
+) -> None:
+    wide = build_verifier(_SIZE, (8, 8, 8, 16))
+    wide.save(tmp_path / "verifier.keras")
+    trainer = VerifierTrainer(experiment(), tmp_path, start=tmp_path / "verifier.keras")
+    assert trainer.channels == (8, 8, 8, 16)
+    for kept, given in zip(trainer.model.get_weights(), wide.get_weights(), strict=True):
+        assert np.array_equal(kept, given)
+    other = Sequential([Input((4,)), layers.Dense(1)])
+    path = tmp_path / "other.keras"
+    other.save(path)
+    with pytest.raises(ConfigError, match=r"other\.keras is another verifier"):
+        VerifierTrainer(experiment(), tmp_path, start=path)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
