@@ -91,6 +91,7 @@ def test_a_standalone_cluster_gives_the_same_groups(catalog, in_process, tmp_pat
     assert_same_reports(in_process, warehouse)
 
 
+@pytest.mark.slow
 def test_spark_submit_with_a_local_master_gives_the_same_groups(catalog, in_process, tmp_path):
     warehouse = f"{catalog}/submitted"
     done = submit(

@@ -46,6 +46,7 @@ def _check_executed(path):
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_the_notebook_runs_from_start_to_end_and_shows_what_is_committed(tmp_path):
     executed, places = tmp_path / "tour.ipynb", tmp_path / "places"
     places.mkdir()
