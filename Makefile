@@ -13,6 +13,10 @@ MARCH := $(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v2$(comma))
 export ANNOY_COMPILER_ARGS = -O3,$(MARCH)-ffast-math,-fno-associative-math,-DANNOYLIB_MULTITHREADED_BUILD,-std=c++14,-D_CRT_SECURE_NO_WARNINGS,-fpermissive
 ANNOY := $(shell sed -n 's/.*"\(annoy[^"]*\)".*/\1/p' setup.py)
 
+# Two processes, each with a Spark session of its own; a file's tests share what it set up. In the order of the
+# files: the long ones come first, so both processes end at about the same time.
+TEST_PROCESSES ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 QUICK := not slow and not training and not fault and not fuzz and not browser
 
 .DEFAULT_GOAL := help
@@ -26,7 +30,7 @@ demo: machine $(STAMPS)/core ## the nightly job on a drawn sample catalog, score
 	$(BIN)/dedup-job demo --directory demo
 
 test: machine $(STAMPS)/dev ## the tests that guard every change (under 20 minutes)
-	$(BIN)/python -m pytest -m "$(QUICK)"
+	$(PYTEST) -m "$(QUICK)"
 
 test-all: machine $(STAMPS)/dev ## every test
 	$(BIN)/python -m pytest

@@ -41,6 +41,7 @@ DEV = [
     *LAKEHOUSE,
     *MLFLOW,
     "pytest>=8.3,<10",
+    "pytest-xdist>=3.8,<4",  # the quick tests in two processes
     "hypothesis>=6.120,<7",
     # wheels for Linux only; what needs it is skipped elsewhere
     "atheris>=3,<4; platform_system == 'Linux' and platform_machine == 'x86_64' and python_version < '3.14'",
