@@ -123,6 +123,13 @@ class MatchConfig(_Section):
     target_precision: Fraction = Field(
         0.97, description="precision of grouped pairs that the threshold is solved for"
     )
+    min_probability: float = Field(
+        0.8,
+        ge=0,
+        lt=1,
+        description="of one product, for every pair by itself: a target is an average, and the last "
+        "pairs under it may be little more than guesses; a target below this turns it off",
+    )
     min_cosine: float | None = Field(
         None, gt=0, le=1, description="explicit threshold instead of a target"
     )

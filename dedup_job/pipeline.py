@@ -13,7 +13,7 @@ from functools import partial
 
 from pyspark.sql import DataFrame
 
-from dedup_job.config import JobConfig
+from dedup_job.config import JobConfig, MatchConfig
 from dedup_job.errors import ConfigError, DedupError
 from dedup_job.io.bundles import locate_bundle
 from dedup_job.io.catalog import Part, catalog_base, plan_catalog, read_catalog
@@ -33,7 +33,7 @@ from dedup_job.io.tables import (
     read_vectors,
     write_table,
 )
-from dedup_job.kernels.calibration import read_calibration, read_score_calibration
+from dedup_job.kernels.calibration import Calibration, read_calibration, read_score_calibration
 from dedup_job.kernels.model import load_embedder
 from dedup_job.kernels.ranking import OrderColumn, parse_canonical_order
 from dedup_job.kernels.threshold import (
@@ -41,6 +41,7 @@ from dedup_job.kernels.threshold import (
     ThresholdChoice,
     judge_threshold,
     measure_density,
+    probable_from,
     search_floor,
     solve_threshold,
     verify_floor,
@@ -444,7 +445,7 @@ def find_candidates(
             replace(size, density=density),
             observed,
             config.match.target_precision,
-            0.0,
+            least_threshold(config.match, model.scores),
             "score",
         )
         logger.info(
@@ -466,7 +467,16 @@ def choose_threshold(
         return judge_threshold(
             model.calibration, size, observed, match.min_cosine, match.target_precision
         )
-    return solve_threshold(model.calibration, size, observed, match.target_precision, floor)
+    # Of a search whose pairs are verified only the recall is measured there.
+    lowest = floor if model.verifies else max(floor, least_threshold(match, model.calibration))
+    return solve_threshold(model.calibration, size, observed, match.target_precision, lowest)
+
+
+def least_threshold(match: MatchConfig, calibration: Calibration) -> float:
+    """From where on a pair is probable enough by itself; who asks for less precision than that wants to see more."""
+    if match.target_precision < match.min_probability:
+        return 0.0
+    return probable_from(calibration, match.min_probability)
 
 
 def group(

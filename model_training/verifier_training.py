@@ -126,7 +126,7 @@ class VerifierTrainer:
         self.step = 0
         self.spent_s = 0.0
         self._run_dir = run_dir
-        self.channels = config.verifier.channels
+        self.channels: tuple[int, ...] = config.verifier.channels
         precision = config.training.precision
         self.model = self._build(precision) if start is None else self._start_from(start, precision)
         self._optimizer = keras.optimizers.AdamW(

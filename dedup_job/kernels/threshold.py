@@ -11,6 +11,9 @@ the survival of unrelated pairs as p-value (Benjamini & Hochberg, JRSS B 57, 199
 Storey, Taylor & Siegmund, JRSS B 66, 2004): the lowest cosine that meets it keeps the expected
 share of false pairs below the target. The survival is taken at its upper limit, see `most_false_pairs`. With no pair found, O(t) counts as one, so a catalog without
 duplicates gets the threshold at which a single false pair becomes unlikely.
+
+The target is an average. In a small catalog it is met by pairs so clear that many doubtful ones fit below
+them; `probable_from` gives the threshold from which each pair by itself is likely enough.
 """
 
 from dataclasses import dataclass
@@ -132,7 +135,7 @@ def solve_threshold(
         size: of the catalog.
         observed: int64 (1001,) histogram of the pairs found, see `cosine_histogram`.
         target_precision: in (0, 1).
-        floor_cosine: cosine from which pairs were searched; nothing is known below it.
+        floor_cosine: the lowest threshold there may be: pairs were searched from it, or are probable from it.
         scale: what the notes call the numbers: `cosine` or `score`.
     """
     first = min(int(np.ceil(round(floor_cosine * GRID_STEPS, 6))), _TOP)
@@ -143,6 +146,21 @@ def solve_threshold(
     met = np.flatnonzero(false <= allowed)
     step = int(steps[met[0]]) if len(met) else _TOP
     return judge_threshold(calibration, size, observed, step / GRID_STEPS, target_precision, scale)
+
+
+def probable_from(calibration: Calibration, least_probability: float) -> float:
+    """The lowest cosine, in thousandths, from which a pair shows one product with at least that probability.
+
+    Args:
+        calibration: of the cosines; its probabilities hold at its own prior.
+        least_probability: in [0, 1).
+
+    Returns:
+        At most .999, also where no cosine is that probable.
+    """
+    steps = np.arange(_TOP + 1)
+    probable = calibration.match_probability(steps / GRID_STEPS) >= least_probability
+    return float(np.argmax(probable) if probable.any() else _TOP) / GRID_STEPS
 
 
 def judge_threshold(

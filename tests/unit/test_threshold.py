@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from dedup_job.config import MatchConfig
 from dedup_job.kernels.calibration import calibration_id_of, parse_calibration
 from dedup_job.kernels.threshold import (
     FLOOR_MARGIN,
@@ -15,10 +16,12 @@ from dedup_job.kernels.threshold import (
     judge_threshold,
     measure_density,
     most_false_pairs,
+    probable_from,
     search_floor,
     solve_threshold,
     verify_floor,
 )
+from dedup_job.pipeline import least_threshold
 from tests.unit.synthetic_calibration import (
     HARD,
     SCALE,
@@ -164,6 +167,38 @@ def test_when_no_threshold_can_keep_the_promise_it_is_the_highest_and_says_why()
     assert choice.min_score == 0.999
     assert not choice.target_met
     assert "mostly look-alikes" in choice.note
+
+
+@pytest.mark.parametrize("least", [0.3, 0.8, 0.97])
+def test_every_pair_is_probable_by_itself(least):
+    lowest = probable_from(CALIBRATION, least)
+    assert 0 < lowest < 0.999
+    assert (
+        CALIBRATION.match_probability(lowest)
+        >= least
+        > CALIBRATION.match_probability(lowest - 0.001)
+    )
+    clear = cosine_histogram([0.99] * 5_000)
+    average, each = (
+        solve_threshold(CALIBRATION, catalog(1_000), clear, 0.97, floor).min_score
+        for floor in (0.5, lowest)
+    )
+    assert each == max(average, lowest)
+
+
+def test_where_no_pair_is_so_probable_the_threshold_is_the_highest():
+    raw = raw_calibration()
+    raw["match_probability"]["probabilities"] = [
+        0.5 * p for p in raw["match_probability"]["probabilities"]
+    ]
+    raw["calibration_id"] = calibration_id_of(raw)
+    assert probable_from(parse_calibration(raw), 0.8) == 0.999
+    assert probable_from(parse_calibration(raw), 0.0) == 0.0
+
+
+def test_a_target_below_the_least_probability_turns_it_off():
+    assert least_threshold(MatchConfig(min_probability=0.8), SCORES) == probable_from(SCORES, 0.8)
+    assert least_threshold(MatchConfig(target_precision=0.7), SCORES) == 0.0
 
 
 def test_a_thin_tail_is_said_with_figures():
