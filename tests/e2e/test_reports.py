@@ -108,17 +108,11 @@ def test_a_rerun_of_the_date_replaces_it_and_a_night_without_groups_empties_it(s
 @pytest.mark.training
 def test_the_tensorflow_runtime_finds_nearly_the_same_pairs(spark, published, tmp_path):
     sample, warehouse, _ = published
-    (run,) = read_report(warehouse, "runs")
-    run_job(
-        sample.catalog,
-        tmp_path,
-        model__runtime="tensorflow",
-        match__min_cosine=run["min_cosine"],
-    )
+    run_job(sample.catalog, tmp_path, model__runtime="tensorflow")
     litert, full = (
         {(row["sku_id_a"], row["sku_id_b"]) for row in read_report(place, "duplicate_pairs")}
         for place in (warehouse, tmp_path)
     )
-    # int8 rounding moves cosines by a few thousandths, so only pairs at the threshold may differ
+    # int8 rounding moves cosines, and so scores, by a few thousandths: only pairs at the threshold may differ
     assert len(litert & full) / len(litert | full) > 0.7
     assert len(full) > 3
