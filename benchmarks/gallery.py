@@ -11,8 +11,11 @@ import json
 import shutil
 import statistics
 import tempfile
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+from dedup_job.gallery.cards import build_cards
 from dedup_job.gallery.page import render_page
 
 # Filters and renders as typing does, and waits until the page is laid out.
@@ -28,32 +31,38 @@ _FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startT
 
 def draw_page(n_groups: int) -> str:
     """The page of so many groups."""
-    groups = [
-        {
-            "id": f"g20260101-{i:016x}",
-            "type": "near",
-            "p": round(0.5 + i / (2 * n_groups), 4),
-            "lowest": 0.9,
-            "settled": False,
-            "reopened": False,
-            "sample": False,
-            "change": None,
-            "members": [
-                {
-                    "sku": f"SKU-{3 * i + j}",
-                    "cosine": 0.95,
-                    "p": 0.9,
-                    "type": "near",
-                    "said": None,
-                    "photos": [f"{3 * i + j:016x}"],
-                }
-                for j in range(3)
-            ],
-        }
-        for i in range(n_groups)
-    ]
+    groups: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    photos: dict[str, list[str]] = {}
+    for i in range(n_groups):
+        group_id, skus = f"g20260101-{i:016x}", [f"SKU-{3 * i + j:05}" for j in range(3)]
+        photos.update({sku: [f"{3 * i + j:016x}"] for j, sku in enumerate(skus)})
+        groups += [
+            {
+                "group_id": group_id,
+                "sku_id": sku,
+                "canonical_sku_id": skus[0],
+                "is_canonical": sku == skus[0],
+                "cosine_to_canonical": 0.95,
+                "min_pair_cosine": 0.9,
+                "match_type": "near",
+            }
+            for sku in skus
+        ]
+        pairs += [
+            {
+                "group_id": group_id,
+                "sku_id_a": a,
+                "sku_id_b": b,
+                "score": 0.7,
+                "match_probability": round(0.5 + i / (2 * n_groups), 4),
+                "decision": None,
+            }
+            for a, b in combinations(skus, 2)
+        ]
+    cards = build_cards(groups, pairs, {}, [], photos, with_scores=True)
     data = {"run_date": "2026-01-01", "store": "x", "about": "", "thumbnails": {}}
-    return render_page({**data, "groups": groups})
+    return render_page({**data, "groups": cards})
 
 
 def measure(path: Path, rounds: int) -> dict[str, list[float]]:

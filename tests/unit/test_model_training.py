@@ -277,8 +277,8 @@ def test_pairs_become_a_bundle_even_after_a_kill(tmp_path: Path) -> None:
     assert 0 < views_before < 800
     subprocess.run([*command, "--resume"], check=True, stdout=subprocess.DEVNULL)
     embedder = load_embedder(bundle)
-    vectors = embedder.embed(draw_golden(32))
-    assert vectors.shape == (6, 16)
+    pictures = draw_golden(32)
+    assert embedder.embed(pictures).shape == (len(pictures), 16)
     assert embedder.manifest.raw["training"]["views"] == 800
     card = (bundle / "MODEL_CARD.md").read_text()
     assert "from scratch: no pretrained weights" in card
