@@ -16,7 +16,7 @@ The target is an average. In a small catalog it is met by pairs so clear that ma
 them; `probable_from` gives the threshold from which each pair by itself is likely enough.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -77,6 +77,7 @@ class ThresholdChoice:
         target_met: whether the target precision holds at the threshold.
         thin_tail: whether the promise rests on extrapolation beyond what was counted.
         note: plain sentences for the run's report; empty when there is nothing to say.
+        is_least: whether the target precision alone would have allowed a lower threshold.
     """
 
     min_score: float
@@ -87,6 +88,7 @@ class ThresholdChoice:
     target_met: bool
     thin_tail: bool
     note: str
+    is_least: bool = False
 
 
 def cosine_histogram(cosines: ArrayLike) -> Counts:
@@ -125,7 +127,7 @@ def solve_threshold(
     size: CatalogSize,
     observed: Counts,
     target_precision: float,
-    floor_cosine: float,
+    least: float,
     scale: str = "cosine",
 ) -> ThresholdChoice:
     """The lowest threshold, in thousandths, whose expected precision reaches the target.
@@ -135,17 +137,20 @@ def solve_threshold(
         size: of the catalog.
         observed: int64 (1001,) histogram of the pairs found, see `cosine_histogram`.
         target_precision: in (0, 1).
-        floor_cosine: the lowest threshold there may be: pairs were searched from it, or are probable from it.
+        least: the lowest threshold there may be: pairs were searched from it, or are probable from it.
         scale: what the notes call the numbers: `cosine` or `score`.
     """
-    first = min(int(np.ceil(round(floor_cosine * GRID_STEPS, 6))), _TOP)
-    steps = np.arange(first, _TOP + 1)
+    first = min(int(np.ceil(round(least * GRID_STEPS, 6))), _TOP)
+    steps = np.arange(_TOP + 1)
     n_observed = _at_or_above(observed)[steps]
     false = most_false_pairs(calibration, size, steps / GRID_STEPS)
     allowed = (1.0 - target_precision) * np.maximum(n_observed, 1)
-    met = np.flatnonzero(false <= allowed)
-    step = int(steps[met[0]]) if len(met) else _TOP
-    return judge_threshold(calibration, size, observed, step / GRID_STEPS, target_precision, scale)
+    met = false <= allowed
+    step = first + int(np.argmax(met[first:])) if met[first:].any() else _TOP
+    choice = judge_threshold(
+        calibration, size, observed, step / GRID_STEPS, target_precision, scale
+    )
+    return replace(choice, is_least=bool(step == first and met[max(first - 1, 0)] and first > 0))
 
 
 def probable_from(calibration: Calibration, least_probability: float) -> float:

@@ -207,6 +207,7 @@ def _summarise(
         expected_precision=threshold.expected_precision,
         expected_false_pairs=threshold.expected_false_pairs,
         threshold_note=threshold.note,
+        threshold_is_least=threshold.is_least,
         candidate_recall=recall.recall,
         candidate_recall_low=recall.low,
         n_pairs=reports[DUPLICATE_PAIRS.name].n_rows,

@@ -65,6 +65,7 @@ class RunResult:
     expected_precision: float
     expected_false_pairs: float
     threshold_note: str
+    threshold_is_least: bool
     candidate_recall: float | None
     candidate_recall_low: float
     n_pairs: int
@@ -129,9 +130,10 @@ class RunResult:
         return "\n".join(lines)
 
     def _threshold(self) -> str:
+        least = ", the lowest under match.min_probability" if self.threshold_is_least else ""
         if self.n_verified is None:
-            return f"cosine {self.min_score:.3f}"
-        return f"score {self.min_score:.3f} ({self.n_verified} pairs verified)"
+            return f"cosine {self.min_score:.3f}{least}"
+        return f"score {self.min_score:.3f} ({self.n_verified} pairs verified){least}"
 
     def _changes(self) -> str:
         since = f"since run {self.base_run_id}" if self.base_run_id else "since ever (first run)"

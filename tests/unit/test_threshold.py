@@ -180,10 +180,11 @@ def test_every_pair_is_probable_by_itself(least):
     )
     clear = cosine_histogram([0.99] * 5_000)
     average, each = (
-        solve_threshold(CALIBRATION, catalog(1_000), clear, 0.97, floor).min_score
-        for floor in (0.5, lowest)
+        solve_threshold(CALIBRATION, catalog(1_000), clear, 0.97, floor) for floor in (0.5, lowest)
     )
-    assert each == max(average, lowest)
+    assert each.min_score == max(average.min_score, lowest)
+    assert not average.is_least
+    assert each.is_least == (lowest > average.min_score)
 
 
 def test_where_no_pair_is_so_probable_the_threshold_is_the_highest():
