@@ -44,9 +44,10 @@ from model_training.score_rule import fit_score_rule
 from model_training.train import predict_in_batches
 from model_training.verifier_pairs import draw_pairs
 
-# Of the default embedder's duplicates by edits that training never used 2.3 % lie below it, of the others none; and a
-# photo of a thousand has some twenty strangers above it.
-VERIFIED_FROM = 0.45
+# So many strangers of a photo are nearer than the lowest pair that is verified: twenty of a thousand. The scale of the
+# cosines is each embedder's own. Of the default one's duplicates by edits that training never used 2.3 % lie below
+# (cosine .45), of the others none.
+_STRANGERS_VERIFIED = 0.02
 _N_REPRESENTATIVE = 250
 # Of these both networks' answers are compared; the float one is slow.
 _FLOAT_FLOOR = 0.75
@@ -100,6 +101,20 @@ def answer_views(
     looked = cosine >= floor_cosine
     answer = answer_pairs(network, views.views, a[looked], b[looked])
     return Answered(views, a, b, same, hard, cosine, looked, answer)
+
+
+def choose_floor(vectors: np.ndarray, views: ValidationSet) -> float:
+    """The cosine from which an embedder's pairs are worth verifying, in thousandths, in [0, 1).
+
+    Args:
+        vectors: float32 (n, d), unit rows: the views' embeddings.
+        views: the views.
+    """
+    a, b, same, hard = pair_labels(views)
+    strangers = (vectors @ vectors.T)[a, b][~same & ~hard]
+    if not len(strangers):
+        return 0.0
+    return round(float(np.clip(np.quantile(strangers, 1.0 - _STRANGERS_VERIFIED), 0.0, 0.999)), 3)
 
 
 def answer_in_float(network: Any, seen: Answered) -> np.ndarray:
@@ -171,9 +186,9 @@ def add_verifier(
     (staging / VERIFIER).write_bytes(int8)
     save_keras(network, staging / VERIFIER_KERAS)
     report("verifier: looking at the held-out pairs")
-    seen = answer_views(
-        staging / VERIFIER, embedder.embed(quality_views.views), quality_views, VERIFIED_FROM
-    )
+    vectors = embedder.embed(quality_views.views)
+    floor = choose_floor(vectors, quality_views)
+    seen = answer_views(staging / VERIFIER, vectors, quality_views, floor)
     rule = fit_score_rule(seen.answer, seen.cosine[seen.looked], seen.same[seen.looked])
     near = seen.nearest(_FLOAT_FLOOR)
     exact = replace(near, answer=answer_in_float(network, near))
@@ -198,7 +213,7 @@ def add_verifier(
         staging / VERIFIER,
         embedder.embed(calibration_views.views),
         calibration_views,
-        VERIFIED_FROM,
+        floor,
     )
     write_calibration(
         staging / SCORE_CALIBRATION,
@@ -211,7 +226,7 @@ def add_verifier(
     verifier = {
         "rule": asdict(rule),
         "golden_answers": answers,
-        "floor_cosine": VERIFIED_FROM,
+        "floor_cosine": floor,
         "quality": quality,
         **facts,
     }

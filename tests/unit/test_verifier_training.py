@@ -23,8 +23,10 @@ from dedup_job.kernels.verifier_model import load_verifier
 from model_training import verifier_training
 from model_training.cli import main
 from model_training.config import ExperimentConfig
+from model_training.evaluate import ValidationSet, pair_labels
 from model_training.score_rule import fit_score_rule
 from model_training.train import learning_rate
+from model_training.verifier_bundle import choose_floor
 from model_training.verifier_network import N_VOTES, build_verifier, channels_of
 from model_training.verifier_pairs import PairSampler, PairSet, draw_pairs
 from model_training.verifier_training import (
@@ -301,6 +303,23 @@ def test_a_view_lies_over_its_copy_as_the_job_sees_it() -> None:
     apart, inside = frames[..., 6:9], frames[..., 9]
     assert frames.shape == (2, _SIZE * 4, _SIZE * 4, PAIR_CHANNELS)
     assert apart[inside > 0].mean() < 2
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0])
+def test_one_stranger_in_fifty_is_verified_whatever_the_scale_of_the_cosines(
+    spread: float,
+) -> None:
+    rng = np.random.default_rng(0)
+    names = np.repeat(np.arange(60), 2).astype(str)  # two views of each product
+    pixels = np.zeros((len(names), 1, 1, 3), np.uint8)
+    views = ValidationSet(pixels, names, names, names, names, names)
+    # All share a direction, and the more so the less they are spread.
+    vectors = spread * rng.standard_normal((len(names), 16)) + 4 * np.eye(16)[0]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    floor = choose_floor(vectors, views)
+    a, b, same, hard = pair_labels(views)
+    verified = ((vectors @ vectors.T)[a, b] >= floor)[~same & ~hard].mean()
+    assert verified == pytest.approx(0.02, abs=0.005)
 
 
 def test_the_network_is_built_for_any_size() -> None:
