@@ -18,6 +18,7 @@ from model_training.augment import compose, cut_out
 from model_training.config import ExperimentConfig
 from model_training.data import PhotoSet
 from model_training.look_alikes import make_look_alike
+from model_training.processes import end_with_parent
 
 _QUEUE_DEPTH = 6
 # Two samplers of one training draw from seeds that far apart.
@@ -209,6 +210,7 @@ class BatchProcess:
 
 
 def _serve(photos: PhotoSet, config: ExperimentConfig, seed: int, ready: Any, news: Any) -> None:
+    end_with_parent()
     cv2.setNumThreads(1)
     sampler = Sampler(photos, config, seed)
     while True:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import shutil
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,11 +60,15 @@ _CALIBRATION_SEED = 2
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """The averaged network of a run. `progress`: step, views and seconds spent."""
+    """The averaged network of a run.
+
+    `progress`: step, views and seconds spent. `earlier`: see `starts.trainings_behind`.
+    """
 
     model: Any
     config: ExperimentConfig
     progress: dict[str, float]
+    earlier: list[dict[str, Any]]
 
 
 def load_trained(run_dir: Path) -> TrainedNetwork:
@@ -82,7 +87,7 @@ def load_trained(run_dir: Path) -> TrainedNetwork:
         model = build_network(config.network, training=False)
         for i, variable in enumerate(model.weights):
             variable.assign(state[f"average_{i}"])
-    return TrainedNetwork(model, config, meta["progress"])
+    return TrainedNetwork(model, config, meta["progress"], meta.get("earlier", []))
 
 
 def settle_batch_norms(trained: TrainedNetwork, photos: PhotoSet) -> None:
@@ -176,6 +181,7 @@ def recalibrate_bundle(bundle: Path, photos: PhotoSet) -> None:
     That of its verifier's scores as well, if it has one.
     """
     manifest = read_manifest(bundle)
+    out = check_out(bundle, "--bundle")
     held_out = held_out_of(photos)
     views = calibration_set(held_out, network_of(manifest))
     vectors = load_embedder(bundle).embed(views.views)
@@ -186,10 +192,13 @@ def recalibrate_bundle(bundle: Path, photos: PhotoSet) -> None:
         measured[SCORE_CALIBRATION] = calibrate_scores(
             seen.scores(verifier.rule), seen.cosine, views, manifest.model_id
         )
-    # Only once all is measured: what fails before leaves the bundle as it was.
+    # In one step at the end: a job that reads the bundle meanwhile finds the old one whole, or the new one.
+    staging = staging_of(out)
+    shutil.copytree(bundle, staging, dirs_exist_ok=True)
     for name, content in measured.items():
-        write_calibration(bundle / name, content)
-    renew_manifest(bundle, manifest, manifest.facts)
+        write_calibration(staging / name, content)
+    renew_manifest(staging, manifest, manifest.facts)
+    put_in_place(staging, out)
 
 
 def _random_batches(config: ExperimentConfig) -> ExperimentConfig:
@@ -254,6 +263,7 @@ def _facts(
             "sources": dict(Counter(photo.source for photo in training.photos)),
             "n_held_out_photos": len(held_out),
             **trained.progress,
+            "earlier": trained.earlier,
         },
         "quality": quality,
     }

@@ -25,7 +25,7 @@ weights as float16.
 
 ## Training
 
-{n_photos} photos, {views} views, {hours:.1f} hours of computing, {weights}. Command:
+{n_photos} photos, {views} views, {hours:.1f} hours of computing, {weights}. {commands}:
 
 ```
 {command}
@@ -61,7 +61,7 @@ _VERIFIER = """
 ## Pair verifier
 
 Sees both photos of a candidate pair (cosine {floor:g} and more), laid over each other, and gives the pair a score; the job's
-threshold acts on it. Trained on {pairs} pairs of the same photos. Command:
+threshold acts on it. Trained on {pairs} pairs of the same photos. {commands}:
 
 ```
 {command}
@@ -91,6 +91,7 @@ def write_card(directory: Path, facts: dict[str, Any]) -> None:
     A bundle with a verifier has facts of it under `verifier`, see `verifier_bundle`.
     """
     training, network = facts["training"], facts["training"]["config"]["network"]
+    trainings = _all_trainings(training)
     on = [k for k in ("channel", "spatial") if network[f"{k}_attention"]]
     stages = ", ".join(str(s) for s in network["attention_stages"])
     text = _TEXT.format(
@@ -101,12 +102,13 @@ def write_card(directory: Path, facts: dict[str, Any]) -> None:
         # Bundles of earlier versions do not say how they pool.
         pooling=_POOLING[network.get("pooling", "avgmax")].format(p=network.get("gem_p", 3.0)),
         n_photos=training["n_photos"],
-        views=training["views"],
+        views=sum(phase["views"] for phase in trainings),
         weights=_weights(network["backbone_weights"]),
         identities=_identities(training["sources"]),
         data_note=training["config"]["data_note"].strip() or _NO_DATA_NOTE,
-        hours=training["spent_s"] / 3600,
-        command=training["command"],
+        hours=sum(phase["spent_s"] for phase in trainings) / 3600,
+        commands=_commands(trainings),
+        command=_lines(trainings),
         n_held_out=training["n_held_out_photos"],
         rows="\n".join(_row(name, figures) for name, figures in facts["quality"].items()),
         verifier=_verifier(facts["verifier"]) if "verifier" in facts else "",
@@ -115,13 +117,30 @@ def write_card(directory: Path, facts: dict[str, Any]) -> None:
 
 
 def _verifier(facts: dict[str, Any]) -> str:
+    trainings = _all_trainings(facts)
     rows = [_row(label, facts["quality"][name]) for name, label in _RANKED_BY.items()]
     return _VERIFIER.format(
         floor=facts["floor_cosine"],
-        pairs=facts["pairs"],
-        command=facts["command"],
+        pairs=sum(phase["pairs"] for phase in trainings),
+        commands=_commands(trainings),
+        command=_lines(trainings),
         rows="\n".join(rows),
     )
+
+
+def _all_trainings(last: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those that made these weights, one after the other; bundles of earlier versions tell of the last alone."""
+    return [*last.get("earlier", []), last]
+
+
+def _commands(trainings: list[dict[str, Any]]) -> str:
+    if len(trainings) == 1:
+        return "Command"
+    return f"{len(trainings)} trainings, each going on from the one before"
+
+
+def _lines(trainings: list[dict[str, Any]]) -> str:
+    return "\n".join(training["command"] for training in trainings)
 
 
 def _weights(loaded: str) -> str:

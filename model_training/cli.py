@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from model_training.registry import Registry
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-COMMAND_FILE = "command.txt"
 # What only an extra brings.
 _EXTRA = {
     **dict.fromkeys(("keras", "matplotlib", "seaborn", "tensorflow"), "train"),
@@ -47,8 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except DedupError as error:
         return _complain(error)
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        return _complain(DedupError(f"{what}{error.strerror or error}"))
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
+        if package in ("jax", "torch"):
+            return _complain(ConfigError(f"KERAS_BACKEND needs {package}, which is not installed"))
         if package not in _EXTRA:
             raise
         return _complain(
@@ -74,13 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="train a network; --resume continues")
     _add_data(train)
-    train.add_argument("--out", type=Path, help="export this bundle at the end")
-    train.add_argument("--run-dir", type=Path, help="checkpoint and log (default: OUT.run)")
+    train.add_argument("--out", type=_local_path, help="export this bundle at the end")
+    train.add_argument("--run-dir", type=_local_path, help="checkpoint and log (default: OUT.run)")
     train.add_argument("--backbone-weights", metavar="imagenet|none|FILE", help="start from these")
     train.add_argument("--resume", action="store_true", help="continue from the checkpoint")
     train.add_argument(
         "--init-from",
-        type=Path,
+        type=_local_path,
         metavar="BUNDLE|RUN",
         help="start a new schedule from the weights of a bundle or of a run directory",
     )
@@ -90,18 +94,18 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(run=_train)
     export = commands.add_parser("export", help="make a bundle from a run's checkpoint")
     _add_data(export)
-    export.add_argument("--run-dir", type=Path, required=True)
-    export.add_argument("--out", type=Path, required=True)
+    export.add_argument("--run-dir", type=_local_path, required=True)
+    export.add_argument("--out", type=_local_path, required=True)
     _add_export(export)
     export.set_defaults(run=_export)
     verifier = commands.add_parser("verifier", help="train a pair verifier for a bundle")
     _add_data(verifier)
-    verifier.add_argument("--bundle", type=Path, required=True, help="gets the verifier")
-    verifier.add_argument("--run-dir", type=Path, required=True, help="checkpoint")
+    verifier.add_argument("--bundle", type=_local_path, required=True, help="gets the verifier")
+    verifier.add_argument("--run-dir", type=_local_path, required=True, help="checkpoint")
     verifier.add_argument("--resume", action="store_true", help="continue from the checkpoint")
     verifier.add_argument(
         "--init-from",
-        type=Path,
+        type=_local_path,
         metavar="BUNDLE",
         help="start from that bundle's verifier, not from random weights",
     )
@@ -110,24 +114,29 @@ def _parser() -> argparse.ArgumentParser:
     verifier.set_defaults(run=_verifier)
     calibration = commands.add_parser("calibrate", help="measure a bundle's calibration again")
     _add_data(calibration)
-    calibration.add_argument("--bundle", type=Path, required=True)
+    calibration.add_argument("--bundle", type=_local_path, required=True)
     calibration.set_defaults(run=_calibrate)
     evaluation = commands.add_parser("evaluate", help="print a bundle's figures as JSON")
     _add_data(evaluation)
-    evaluation.add_argument("--bundle", type=Path, required=True)
+    evaluation.add_argument("--bundle", type=_local_path, required=True)
     evaluation.add_argument(
-        "--html", type=Path, metavar="REPORT.html", help="write figures and pictures as one file"
+        "--html",
+        type=_local_path,
+        metavar="REPORT.html",
+        help="write figures and pictures as one file",
     )
     evaluation.set_defaults(run=_evaluate)
     pairs = commands.add_parser("pairs", help="turn people's decisions into training pairs")
     _add_decisions(pairs, required=True)
-    pairs.add_argument("--out", type=Path, required=True, help="directory for table and photos")
+    pairs.add_argument(
+        "--out", type=_local_path, required=True, help="directory for table and photos"
+    )
     pairs.set_defaults(run=_pairs)
     promotion = commands.add_parser("promote", help="make a bundle the champion, if it is no worse")
     _add_data(promotion)
     _add_registry(promotion)
     which = promotion.add_mutually_exclusive_group(required=True)
-    which.add_argument("--candidate", type=Path, help="bundle to compare and promote")
+    which.add_argument("--candidate", type=_local_path, help="bundle to compare and promote")
     which.add_argument(
         "--rollback", action="store_true", help="go back to the champion that this one replaced"
     )
@@ -141,9 +150,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_registry(again)
     _add_export(again)
     _add_watchers(again)
-    again.add_argument("--work-dir", type=Path, help="for the run (default: REGISTRY/work)")
+    again.add_argument("--work-dir", type=_local_path, help="for the run (default: REGISTRY/work)")
     again.set_defaults(run=_retrain)
     return parser
+
+
+def _local_path(text: str) -> Path:
+    """`Path("s3://...")` would be a folder `s3:` of the current directory."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is no local path: copy it here, or mount it")
+    return Path(text)
 
 
 def _add_decisions(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -152,10 +168,12 @@ def _add_decisions(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def _add_registry(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--registry", type=Path, required=True, help="directory of model versions")
+    parser.add_argument(
+        "--registry", type=_local_path, required=True, help="directory of model versions"
+    )
     parser.add_argument(
         "--champion",
-        type=Path,
+        type=_local_path,
         help="bundle to beat while the registry is empty (default: the one that ships)",
     )
     parser.add_argument(
@@ -185,7 +203,10 @@ def _add_watchers(parser: argparse.ArgumentParser) -> None:
         help="a bar on stderr (auto: only on a terminal)",
     )
     parser.add_argument(
-        "--tensorboard", type=Path, metavar="DIR", help="write losses and figures for TensorBoard"
+        "--tensorboard",
+        type=_local_path,
+        metavar="DIR",
+        help="write losses and figures for TensorBoard",
     )
     parser.add_argument(
         "--mlflow-uri",
@@ -195,22 +216,23 @@ def _add_watchers(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pairs", type=Path, help="table: image_a, image_b, label")
-    parser.add_argument("--photos", type=Path, help="folder of photos without labels")
-    parser.add_argument("--products", type=Path, help="table: image, sku, style")
-    parser.add_argument("--image-root", type=Path, help="base of the tables' image paths")
+    parser.add_argument("--pairs", type=_local_path, help="table: image_a, image_b, label")
+    parser.add_argument("--photos", type=_local_path, help="folder of photos without labels")
+    parser.add_argument("--products", type=_local_path, help="table: image, sku, style")
+    parser.add_argument("--image-root", type=_local_path, help="base of the tables' image paths")
     parser.add_argument(
-        "--config", type=Path, help="experiment (YAML); an export takes its data_note only"
+        "--config", type=_local_path, help="experiment (YAML); an export takes its data_note only"
     )
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "catalog-dedup"
-    parser.add_argument("--cache-dir", type=Path, default=cache, help="decoded photos")
+    parser.add_argument("--cache-dir", type=_local_path, default=cache, help="decoded photos")
 
 
 def _train(options: argparse.Namespace) -> None:
     from model_training.config import load_config, with_backbone
+    from model_training.data import fingerprint
     from model_training.evaluate import build_validation, score_validation
-    from model_training.outputs import prepare_run_dir
-    from model_training.starts import load_start
+    from model_training.outputs import COMMAND_FILE, check_same_photos, prepare_run_dir
+    from model_training.starts import load_start, trainings_behind
     from model_training.train import CHECKPOINT, Trainer, run_training
 
     run_dir = _run_dir(options)
@@ -219,8 +241,11 @@ def _train(options: argparse.Namespace) -> None:
     prepare_run_dir(run_dir, CHECKPOINT, resume=options.resume)
     with watching(_open_watchers(options)) as watcher:
         training, held_out = _read_split(options)
-        start = load_start(options.init_from) if options.init_from and not options.resume else None
-        trainer = Trainer(config, run_dir, resume=options.resume, start=start)
+        check_same_photos(run_dir, fingerprint(training.photos), begins=not options.resume)
+        is_started = options.init_from is not None and not options.resume
+        start = load_start(options.init_from) if is_started else None
+        earlier = trainings_behind(options.init_from) if is_started else []
+        trainer = Trainer(config, run_dir, resume=options.resume, start=start, earlier=earlier)
         if not options.resume:
             (run_dir / COMMAND_FILE).write_text(options.command_line + "\n", encoding="utf-8")
         validation = build_validation(held_out, config.network)
@@ -249,21 +274,28 @@ def _open_watchers(options: argparse.Namespace) -> list[Watcher]:
 
 
 def _run_dir(options: argparse.Namespace) -> Path:
-    from model_training.outputs import check_out
+    from model_training.outputs import check_apart, check_out
 
     if options.out is None and options.run_dir is None:
         raise ConfigError("train needs --out BUNDLE, or --run-dir to train without exporting")
     if options.out:
         options.out = check_out(options.out)
     run_dir: Path = options.run_dir or options.out.with_name(options.out.name + ".run")
+    if options.out:
+        check_apart(run_dir, options.out, "--out")
+        _require_tensorflow()
     return run_dir
 
 
 def _export(options: argparse.Namespace) -> None:
-    from model_training.outputs import check_out
+    from model_training.data import fingerprint
+    from model_training.outputs import check_apart, check_out, check_same_photos
 
+    _require_tensorflow()
     options.out = check_out(options.out)
+    check_apart(options.run_dir, options.out, "--out")
     training, held_out = _read_split(options)
+    check_same_photos(options.run_dir, fingerprint(training.photos), begins=False)
     _export_run(options.run_dir, training, held_out, options)
 
 
@@ -287,16 +319,15 @@ def _export_run(
 ) -> "Manifest":
     from model_training.bundling import export_bundle
     from model_training.config import load_config
+    from model_training.outputs import read_command
 
-    path = run_dir / COMMAND_FILE
-    command = path.read_text(encoding="utf-8").strip() if path.is_file() else "unknown"
     data_note = load_config(options.config).data_note
     manifest = export_bundle(
         run_dir,
         training,
         held_out,
         options.out,
-        command=command,
+        command=read_command(run_dir),
         max_int8_loss=options.max_int8_loss,
         data_note=data_note,
     )
@@ -308,12 +339,18 @@ def _export_run(
 def _verifier(options: argparse.Namespace) -> None:
     from model_training.config import load_config
     from model_training.make_verifier import make_verifier
-    from model_training.outputs import check_bundle, check_out, prepare_run_dir
+    from model_training.outputs import check_apart, check_bundle, check_out, prepare_run_dir
     from model_training.starts import find_verifier
     from model_training.verifier_training import CHECKPOINT
 
+    _require_tensorflow()
     check_bundle("--bundle", options.bundle)
     check_out(options.bundle, "--bundle")
+    check_apart(options.run_dir, options.bundle, "--bundle")
+    if options.resume and not (options.run_dir / CHECKPOINT).is_file():
+        raise ConfigError(
+            f"--resume: {options.run_dir / CHECKPOINT} does not exist; start without --resume"
+        )
     finish_at = _clock(options.finish_at)
     start = None if options.init_from is None else find_verifier("--init-from", options.init_from)
     prepare_run_dir(options.run_dir, CHECKPOINT, resume=options.resume)
@@ -355,11 +392,16 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _pairs(options: argparse.Namespace) -> None:
+    print(_collect_pairs(options, options.out))
+
+
+def _collect_pairs(options: argparse.Namespace, out: Path) -> str:
+    """Write the decided pairs below `out`; returns a line that counts them."""
     # The job's own reader of decisions, warehouse and photos; nothing else here knows of them.
     from dedup_job.commands.training_pairs import collect_training_pairs
 
-    collected = collect_training_pairs(options.decisions, options.warehouse, options.out)
-    print(f"{options.out}: {collected.line()}")
+    collected = collect_training_pairs(options.decisions, options.warehouse, out)
+    return f"{out}: {collected.line()}"
 
 
 def _promote(options: argparse.Namespace) -> None:
@@ -402,22 +444,34 @@ def _retrain(options: argparse.Namespace) -> None:
 
     if bool(options.decisions) != bool(options.warehouse):
         raise ConfigError("--decisions and --warehouse go together: it says which photos SKUs have")
+    _require_tensorflow()
     champion = _open_registry(Registry(options.registry), options)
     work: Path = options.work_dir or options.registry / "work"
     with claimed(work):
         decided = None
         if options.decisions:
-            options.out = decided = work / PAIRS
-            _pairs(options)
+            decided = work / PAIRS
+            _report(_collect_pairs(options, decided))
         with watching(_open_watchers(options)) as watcher:
             photos = read_sources(options, decided)
             verdict = retrain(options, champion, photos, work, _report, watcher)
     print(json.dumps(verdict, indent=1))
 
 
+def _require_tensorflow() -> None:
+    """Bundles are made with TensorFlow's converter: said before hours of training, not after them."""
+    import keras
+
+    if keras.config.backend() != "tensorflow":
+        raise ConfigError(
+            f"KERAS_BACKEND is {keras.config.backend()}, and bundles are made with tensorflow: train with "
+            "--run-dir alone, then `model-training export` without KERAS_BACKEND"
+        )
+
+
 def _report(line: str) -> None:
-    tqdm.write(f"{time.strftime('%H:%M:%S')} {line}")  # above a progress bar, if there is one
-    sys.stdout.flush()
+    # Above a progress bar, if there is one; the results alone are on stdout.
+    tqdm.write(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr)
 
 
 def _clock(text: str | None) -> float | None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -34,9 +34,9 @@ class NetworkConfig(_Section):
     freeze_until: str = ""
     channel_attention: bool = True
     spatial_attention: bool = True
-    attention_stages: tuple[int, ...] = (3, 4)
+    attention_stages: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (3, 4)
     attention_reduction: int = Field(16, ge=1)
-    erasure: bool = True
+    erasure: bool = False
     erasure_probability: float = Field(0.2, ge=0, le=1)
     erasure_fraction: float = Field(0.1, gt=0, lt=1)
     erasure_kind: Literal["topk", "threshold"] = "topk"
@@ -53,7 +53,7 @@ class LossConfig(_Section):
     """
 
     kind: Literal["contrastive", "triplet"] = "contrastive"
-    temperature: float = Field(0.07, gt=0)
+    temperature: float = Field(0.05, gt=0)
     margin: float = Field(0.2, gt=0)
     entropy_weight: float = Field(0.0, ge=0)
 
@@ -131,6 +131,31 @@ class ExperimentConfig(_Section):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+# May change from one sitting of a training to the next: when it ends and saves, and how its machine computes.
+_FREE_TO_CHANGE: Any = {
+    "data_note": True,
+    "verifier": True,
+    "training": {
+        "views",
+        "checkpoint_every_s",
+        "validate_every_s",
+        "processes",
+        "jit_compile",
+        "precision",
+    },
+}
+
+
+def changed_setting(before: ExperimentConfig, now: ExperimentConfig) -> str | None:
+    """The first setting that a resumed training must not change and did, as text; None without one."""
+    old, new = (c.model_dump(mode="json", exclude=_FREE_TO_CHANGE) for c in (before, now))
+    for section, settings in old.items():
+        for name, value in settings.items():
+            if new[section][name] != value:
+                return f"{section}.{name} {value!r}, not {new[section][name]!r}"
+    return None
+
+
 def load_config(path: Path | None) -> ExperimentConfig:
     """Read a YAML experiment; None gives the defaults.
 
@@ -144,6 +169,8 @@ def load_config(path: Path | None) -> ExperimentConfig:
         return ExperimentConfig.model_validate(raw)
     except OSError as error:
         raise ConfigError(f"config {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"config {path} is not UTF-8 text") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"config {path} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:

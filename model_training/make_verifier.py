@@ -8,6 +8,7 @@ from model_training.bundling import calibration_set, network_of
 from model_training.config import ExperimentConfig
 from model_training.data import PhotoSet
 from model_training.evaluate import build_validation
+from model_training.starts import verifier_trainings_behind
 from model_training.train import find_neighbours
 from model_training.verifier_bundle import add_verifier, convert_verifier, embed_originals
 from model_training.verifier_training import VerifierTrainer, train_verifier
@@ -38,7 +39,7 @@ def make_verifier(
         resume: continue from it.
         command: how this was called, for the manifest.
         max_int8_loss: uAP that int8 may cost.
-        start: a `verifier.keras` to train on.
+        start: `verifier.keras` of a bundle to train on.
         finish_at: end the training by the clock (seconds since the epoch).
         report: receives one line a step.
 
@@ -52,7 +53,8 @@ def make_verifier(
     )
     config = config.model_copy(update={"network": network})
     neighbours = find_neighbours(embed_originals(bundle, training), training)
-    trainer = VerifierTrainer(config, run_dir, resume=resume, start=start)
+    earlier = verifier_trainings_behind(start.parent) if start else []
+    trainer = VerifierTrainer(config, run_dir, resume=resume, start=start, earlier=earlier)
     trained = train_verifier(trainer, training, neighbours, finish_at=finish_at, report=report)
     int8 = convert_verifier(trained, training, config, neighbours)
     facts = {
@@ -60,6 +62,7 @@ def make_verifier(
         "config": {**config.verifier.model_dump(mode="json"), "channels": trainer.channels},
         "pairs": trainer.pairs,
         "steps": trainer.step,
+        "earlier": trainer.earlier,
     }
     return add_verifier(
         bundle,

@@ -7,6 +7,9 @@ from pathlib import Path
 from dedup_job.errors import ConfigError
 from dedup_job.kernels.bundle import MANIFEST
 
+COMMAND_FILE = "command.txt"
+_PHOTOS_FILE = "photos.sha256"
+
 
 def check_out(out: Path, option: str = "--out") -> Path:
     """Whether a bundle can be put at `out` without harm; changes nothing.
@@ -40,6 +43,42 @@ def check_bundle(option: str, bundle: Path) -> None:
     """Raise ConfigError, naming the option, where there is no bundle."""
     if not (bundle / MANIFEST).is_file():
         raise ConfigError(f"{option} {bundle} is no bundle: it has no {MANIFEST}")
+
+
+def check_apart(run_dir: Path, bundle: Path, option: str) -> None:
+    """Raise ConfigError where the run lies in the bundle, which is replaced as a whole at the end."""
+    if bundle.resolve() in (run_dir.resolve(), *run_dir.resolve().parents):
+        raise ConfigError(
+            f"--run-dir {run_dir} lies in {option} {bundle}, which the finished bundle replaces; "
+            "name a directory beside it"
+        )
+
+
+def check_same_photos(run_dir: Path, photos_sha256: str, *, begins: bool) -> None:
+    """Note which photos a run learns from, or compare: the card would tell of others than it saw.
+
+    Args:
+        run_dir: of the run; one of an earlier version has no note and is trusted.
+        photos_sha256: of the training photos, see `data.fingerprint`.
+        begins: whether the run begins now.
+
+    Raises:
+        ConfigError: the run began with other photos.
+    """
+    path = run_dir / _PHOTOS_FILE
+    if begins:
+        path.write_text(photos_sha256 + "\n", encoding="utf-8")
+    elif path.is_file() and path.read_text(encoding="utf-8").strip() != photos_sha256:
+        raise ConfigError(
+            f"--run-dir {run_dir} learned from other photos than these: give the --photos, --products and --pairs "
+            "that it began with, or begin a new run from it with --init-from"
+        )
+
+
+def read_command(run_dir: Path) -> str:
+    """The command that began a run."""
+    path = run_dir / COMMAND_FILE
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else "unknown"
 
 
 def prepare_run_dir(run_dir: Path, checkpoint: str, *, resume: bool) -> None:

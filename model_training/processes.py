@@ -54,14 +54,21 @@ def open_pool(
 
 
 def _begin(start: Callable[..., None] | None, arguments: Any) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     cv2.setNumThreads(1)
     if start is not None:
         start(*arguments)
 
 
-def _end_with_parent() -> None:
-    """A killed parent cannot end its helpers, and they would wait for work for ever."""
+def end_with_parent() -> None:
+    """End this helper process when its parent ends.
+
+    A killed parent cannot end its helpers, and they would wait for ever.
+    """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     parent = parent_process()
     assert parent is not None
     parent.join()

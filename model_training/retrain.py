@@ -19,7 +19,7 @@ from model_training.outputs import prepare_run_dir
 from model_training.promote import promote
 from model_training.registry import Registry
 from model_training.sources import keep_in_training, split
-from model_training.starts import find_verifier, load_start
+from model_training.starts import find_verifier, load_start, trainings_behind
 from model_training.train import CHECKPOINT, Trainer, run_training
 from model_training.watchers import Watcher, tell_of_bundle
 from model_training.work_dir import CANDIDATE, INPUTS, RUN, clear
@@ -156,4 +156,7 @@ def _open_trainer(
         shutil.rmtree(run_dir, ignore_errors=True)
     prepare_run_dir(run_dir, CHECKPOINT, resume=resume)
     known.write_text(text, encoding="utf-8")
-    return Trainer(config, run_dir, resume=resume, start=None if resume else load_start(champion))
+    if resume:
+        return Trainer(config, run_dir, resume=True)
+    start, earlier = load_start(champion), trainings_behind(champion)
+    return Trainer(config, run_dir, start=start, earlier=earlier)

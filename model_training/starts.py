@@ -7,7 +7,10 @@ from dedup_job.errors import ConfigError
 from dedup_job.kernels.bundle import KERAS_MODEL, VERIFIER_KERAS, read_manifest
 from dedup_job.kernels.model import load_keras_model
 from model_training.bundling import load_trained
+from model_training.outputs import read_command
 from model_training.train import CHECKPOINT
+
+_OF_A_TRAINING = ("command", "config_fingerprint", "views", "step", "spent_s")
 
 
 def load_start(path: Path) -> Any:
@@ -24,6 +27,36 @@ def load_start(path: Path) -> Any:
     if KERAS_MODEL not in read_manifest(path).files:
         raise ConfigError(f"--init-from {path}: the bundle has no {KERAS_MODEL} to train on")
     return load_keras_model(path / KERAS_MODEL)
+
+
+def trainings_behind(path: Path) -> list[dict[str, Any]]:
+    """The trainings that made the weights of a bundle or run, oldest first, for a card that tells all of them.
+
+    Args:
+        path: as of `load_start`.
+
+    Returns:
+        Of each: command, config_fingerprint, views, step, spent_s.
+    """
+    if (path / CHECKPOINT).is_file():
+        trained = load_trained(path)
+        last = {
+            "command": read_command(path),
+            "config_fingerprint": trained.config.fingerprint(),
+            **trained.progress,
+        }
+        return [*trained.earlier, last]
+    training = read_manifest(path).raw["training"]
+    return [*training.get("earlier", []), {name: training.get(name) for name in _OF_A_TRAINING}]
+
+
+def verifier_trainings_behind(bundle: Path) -> list[dict[str, Any]]:
+    """The same of a bundle's verifier; of each: command, pairs, steps."""
+    facts = read_manifest(bundle).raw["verifier"]
+    return [
+        *facts.get("earlier", []),
+        {name: facts[name] for name in ("command", "pairs", "steps")},
+    ]
 
 
 def find_verifier(named_by: str, bundle: Path) -> Path:

@@ -9,7 +9,7 @@ import csv
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from model_training.batches import Batch, BatchProcess
 from model_training.config import (
     ExperimentConfig,
     LossConfig,
-    NetworkConfig,
     TrainingConfig,
     VerifierConfig,
+    changed_setting,
 )
 from model_training.data import PhotoSet
 from model_training.fused import fuse_batch_norm
@@ -100,6 +100,7 @@ class Trainer:
         run_dir: checkpoint and log go here.
         resume: continue from the checkpoint of `run_dir`.
         start: Keras model to take the weights of, in place of `backbone_weights`; see `starts`.
+        earlier: the trainings behind `start`, see `starts.trainings_behind`.
 
     Raises:
         ConfigError: nothing to resume, a checkpoint or start of another network, or unusable
@@ -107,11 +108,25 @@ class Trainer:
     """
 
     def __init__(
-        self, config: ExperimentConfig, run_dir: Path, *, resume: bool = False, start: Any = None
+        self,
+        config: ExperimentConfig,
+        run_dir: Path,
+        *,
+        resume: bool = False,
+        start: Any = None,
+        earlier: Sequence[dict[str, Any]] = (),
     ) -> None:
+        network = config.network
+        is_random = network.backbone_weights == "none" and start is None and not resume
+        if network.freeze_until and is_random:
+            raise ConfigError(
+                f"network.freeze_until is {network.freeze_until} and the layers below it are random: "
+                "give --backbone-weights or --init-from, or leave freeze_until out"
+            )
         keras.utils.set_random_seed(config.training.seed)
         self.config = config
         self.run_dir = run_dir
+        self.earlier = list(earlier)
         precision = config.training.precision
         self.model = build_network(config.network, training=True, precision=precision)
         if start is not None:
@@ -168,7 +183,11 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint; a kill at any time leaves the old or the new one."""
         temporary = self.run_dir / "checkpoint.tmp.npz"
-        meta = {"progress": asdict(self.progress), "config": self.config.model_dump(mode="json")}
+        meta = {
+            "progress": asdict(self.progress),
+            "config": self.config.model_dump(mode="json"),
+            "earlier": self.earlier,
+        }
         arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta)), **self._state()}
         np.savez(temporary, **arrays)
         temporary.replace(self.run_dir / CHECKPOINT)
@@ -189,10 +208,14 @@ class Trainer:
         with np.load(path, allow_pickle=False) as state:
             meta = json.loads(str(state["meta"]))
             # Read as settings: an older checkpoint lacks those that were added since.
-            if NetworkConfig.model_validate(meta["config"]["network"]) != self.config.network:
-                raise ConfigError(f"--resume: {path} is of another network configuration")
+            changed = changed_setting(ExperimentConfig.model_validate(meta["config"]), self.config)
+            if changed:
+                raise ConfigError(
+                    f"--resume: {path} was trained with {changed}; give the --config and options it began with"
+                )
             self._restore({k: state[k] for k in state.files if k != "meta"})
         self.progress = Progress(**meta["progress"])
+        self.earlier = meta.get("earlier", [])
 
     def _variables(self) -> dict[str, Any]:
         groups = {"model": self.model.weights, "average": self.average.weights,

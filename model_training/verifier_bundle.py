@@ -49,8 +49,9 @@ from model_training.verifier_pairs import draw_pairs
 # (cosine .45), of the others none.
 _STRANGERS_VERIFIED = 0.02
 _N_REPRESENTATIVE = 250
-# Of these both networks' answers are compared; the float one is slow.
-_FLOAT_FLOOR = 0.75
+# Of the nearest pairs both networks' answers are compared: they hold what a threshold has to part (of the default
+# embedder's duplicates 97 %), and the float network is slow.
+_FLOAT_PAIRS = 3_000
 _FLOAT_BATCH = 64
 
 
@@ -76,9 +77,10 @@ class Answered:
         score[self.looked] = rule.score(self.answer, self.cosine[self.looked])
         return score
 
-    def nearest(self, floor_cosine: float) -> "Answered":
-        """As if only pairs from a higher cosine on had been looked at."""
-        near = self.looked & (self.cosine >= floor_cosine)
+    def nearest(self, n_pairs: int) -> "Answered":
+        """As if only so many pairs, those of the highest cosines, had been looked at."""
+        cosines = np.sort(self.cosine[self.looked])[-n_pairs:]
+        near = self.looked & (self.cosine >= cosines.min(initial=np.inf))
         return replace(self, looked=near, answer=self.answer[near[self.looked]])
 
 
@@ -190,7 +192,7 @@ def add_verifier(
     floor = choose_floor(vectors, quality_views)
     seen = answer_views(staging / VERIFIER, vectors, quality_views, floor)
     rule = fit_score_rule(seen.answer, seen.cosine[seen.looked], seen.same[seen.looked])
-    near = seen.nearest(_FLOAT_FLOOR)
+    near = seen.nearest(_FLOAT_PAIRS)
     exact = replace(near, answer=answer_in_float(network, near))
     quality = {
         "cosine": rank_pairs(seen.cosine, seen.same, seen.hard),

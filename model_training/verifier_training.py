@@ -6,9 +6,10 @@ loss that a frame had when it came in (online hard example mining, Shrivastava e
 """
 
 import contextlib
+import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ class VerifierTrainer:
         run_dir: the checkpoint lies here.
         resume: continue from it, if there is one.
         start: a `verifier.keras` to take the weights of.
+        earlier: the trainings behind it, see `starts.verifier_trainings_behind`.
 
     Raises:
         ConfigError: the checkpoint, or `start`, is of another network.
@@ -119,6 +121,7 @@ class VerifierTrainer:
         *,
         resume: bool = False,
         start: Path | None = None,
+        earlier: Sequence[dict[str, Any]] = (),
     ) -> None:
         keras.utils.set_random_seed(config.training.seed)
         self.config = config
@@ -126,6 +129,7 @@ class VerifierTrainer:
         self.step = 0
         self.spent_s = 0.0
         self._run_dir = run_dir
+        self.earlier = list(earlier)
         self.channels: tuple[int, ...] = config.verifier.channels
         precision = config.training.precision
         self.model = self._build(precision) if start is None else self._start_from(start, precision)
@@ -183,7 +187,13 @@ class VerifierTrainer:
         self._run_dir.mkdir(parents=True, exist_ok=True)
         temporary = self._run_dir / "verifier.tmp.npz"
         state = {name: ops.convert_to_numpy(v) for name, v in self._variables().items()}
-        np.savez(temporary, step=np.array(self.step), spent_s=np.array(self.spent_s), **state)
+        np.savez(
+            temporary,
+            step=np.array(self.step),
+            spent_s=np.array(self.spent_s),
+            earlier=np.array(json.dumps(self.earlier)),
+            **state,
+        )
         temporary.replace(self._run_dir / CHECKPOINT)
 
     def finished(self) -> Any:
@@ -221,10 +231,14 @@ class VerifierTrainer:
                 for name, variable in self._variables().items():
                     variable.assign(state[name])
             except (KeyError, ValueError):
-                raise ConfigError(f"--resume: {path} is of another network") from None
+                raise ConfigError(
+                    f"--resume: {path} is of another network; give the --config and --init-from it began with"
+                ) from None
             self.step = int(state["step"])
-            # Older checkpoints lack it.
+            # Older checkpoints lack these.
             self.spent_s = float(state["spent_s"]) if "spent_s" in state else 0.0
+            if "earlier" in state:
+                self.earlier = json.loads(str(state["earlier"]))
 
 
 def vote_loss(y_true: Any, votes: Any) -> Any:

@@ -55,15 +55,28 @@ def test_a_helper_that_cannot_start_is_told() -> None:
         list(pool.map(die, [1]))
 
 
-def test_helpers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
-    program = (
-        "import os, time\n"
-        "from model_training.processes import open_pool\n"
-        "if __name__ == '__main__':\n"
-        "    with open_pool(1) as pool:\n"
-        "        print(pool.submit(os.getpid).result(), flush=True)\n"
-        "        time.sleep(60)\n"
-    )
+_POOL = (
+    "import os, time\n"
+    "from model_training.processes import open_pool\n"
+    "if __name__ == '__main__':\n"
+    "    with open_pool(1) as pool:\n"
+    "        print(pool.submit(os.getpid).result(), flush=True)\n"
+    "        time.sleep(60)\n"
+)
+_BATCHES = (
+    "import time\n"
+    "from model_training.batches import BatchProcess\n"
+    "from tests.unit.test_batches import CONFIG, photos_in_memory\n"
+    "if __name__ == '__main__':\n"
+    "    with BatchProcess(photos_in_memory(6), CONFIG, 1) as batches:\n"
+    "        batches.draw()\n"
+    "        print(batches._processes[0].pid, flush=True)\n"
+    "        time.sleep(60)\n"
+)
+
+
+@pytest.mark.parametrize("program", [_POOL, _BATCHES], ids=["pool", "batches"])
+def test_helpers_end_with_a_parent_that_was_killed(tmp_path: Path, program: str) -> None:
     script = tmp_path / "parent.py"
     script.write_text(program)
     environment = {**os.environ, "PYTHONPATH": str(_ROOT)}

@@ -1,5 +1,6 @@
 """A model card says what its own bundle was made of."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ FIGURES = {"uap": 0.5, "recall_at_p95": 0.25, "recall_at_p99": 0.125, "hard_auc"
 
 
 def card_of(
-    folder: Path, config: ExperimentConfig, sources: dict[str, int], **more: dict[str, Any]
+    folder: Path,
+    config: ExperimentConfig,
+    sources: dict[str, int],
+    earlier: Sequence[dict[str, Any]] = (),
+    **more: dict[str, Any],
 ) -> str:
     training: dict[str, Any] = {
         "config": config.model_dump(mode="json"), "command": "model-training train", "views": 800,
         "n_photos": sum(sources.values()), "n_held_out_photos": 12, "sources": sources,
-        "spent_s": 5400.0,
+        "spent_s": 5400.0, "earlier": list(earlier),
     }  # fmt: skip
     write_card(folder, {"training": training, "quality": {"int8": FIGURES}, **more})
     return (folder / CARD).read_text(encoding="utf-8")
@@ -41,6 +46,23 @@ def test_a_users_card_claims_nothing_about_the_default_model(tmp_path: Path) -> 
     ):
         assert other not in card
     assert "| int8 | 0.500 | 0.250 | 0.125 | 0.750 |" in card
+
+
+def test_the_card_tells_of_all_trainings(tmp_path: Path) -> None:
+    first = {"command": "model-training train --photos p", "views": 200, "spent_s": 1800.0}
+    verifier = {
+        "floor_cosine": 0.6,
+        "pairs": 1000,
+        "command": "model-training verifier --init-from B",
+        "earlier": [{"command": "model-training verifier --bundle B", "pairs": 500}],
+        "quality": {"cosine": FIGURES, "score": FIGURES},
+    }
+    card = card_of(tmp_path, ExperimentConfig(), {"folder": 1}, [first], verifier=verifier)
+    assert "1000 views, 2.0 hours of computing, from scratch: no pretrained weights." in card
+    assert "2 trainings, each going on from the one before:" in card
+    assert "model-training train --photos p\nmodel-training train\n" in card
+    assert "Trained on 1500 pairs" in card
+    assert "verifier --bundle B\nmodel-training verifier --init-from B\n" in card
 
 
 def test_the_default_card_names_its_data(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from dedup_job.errors import ConfigError
 from dedup_job.kernels.bundle import read_manifest
 from model_training import train
 from model_training.bundling import load_trained
-from model_training.config import ExperimentConfig, NetworkConfig
+from model_training.config import ExperimentConfig, NetworkConfig, changed_setting
 from model_training.export import draw_golden
 from model_training.network import build_network, copy_weights
 from model_training.retrain import fine_tune_config
-from model_training.starts import load_start
+from model_training.starts import load_start, trainings_behind
 from model_training.train import CHECKPOINT, Progress, Trainer
 from tests.broken_bundles import DEFAULT
 from tests.unit.test_model_training import FakeBatches, photos_in_memory
@@ -61,8 +61,46 @@ def test_an_older_checkpoint_is_resumed_and_read(tmp_path: Path) -> None:
     assert np.array_equal(again.embed(photos), first.embed(photos))
     trained = load_trained(tmp_path)
     assert trained.config.network.pooling == "avgmax"
-    with pytest.raises(ConfigError, match="of another network configuration"):
+    with pytest.raises(ConfigError, match=r"trained with network\.pooling 'avgmax', not 'avg'"):
         Trainer(experiment(pooling="avg"), tmp_path, resume=True)
+
+
+def test_a_resumed_training_learns_as_it_began_and_may_end_elsewhere() -> None:
+    def settings(section: str, **changed: Any) -> ExperimentConfig:
+        return ExperimentConfig.model_validate({section: changed})
+
+    begun = ExperimentConfig()
+    free = settings("training", views=77, precision="mixed_bfloat16")
+    assert changed_setting(begun, begun) is changed_setting(begun, free) is None
+    said = changed_setting(begun, settings("loss", temperature=0.07))
+    assert said == "loss.temperature 0.05, not 0.07"
+    assert changed_setting(begun, settings("training", seed=8)) == "training.seed 7, not 8"
+
+
+def test_layers_are_frozen_only_at_weights_that_were_learned(tmp_path: Path) -> None:
+    frozen = experiment(freeze_until="conv3_block4_out")
+    with pytest.raises(ConfigError, match=r"freeze_until is conv3_block4_out .* are random"):
+        Trainer(frozen, tmp_path)
+    Trainer(experiment(), tmp_path).save()
+    assert Trainer(frozen, tmp_path / "second", start=load_start(tmp_path)).model is not None
+
+
+def test_a_training_knows_those_before_it(tmp_path: Path) -> None:
+    first = Trainer(experiment(), tmp_path / "a")
+    first.progress = Progress(step=3, views=48, spent_s=2.0)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/command.txt").write_text("model-training train --photos p\n")
+    first.save()
+    earlier = trainings_behind(tmp_path / "a")
+    assert earlier[0]["command"] == "model-training train --photos p"
+    assert earlier[0]["views"] == 48 and earlier[0]["spent_s"] == 2.0
+    start = load_start(tmp_path / "a")
+    second = Trainer(experiment(), tmp_path / "b", start=start, earlier=earlier)
+    (tmp_path / "b").mkdir()
+    second.save()
+    assert Trainer(experiment(), tmp_path / "b", resume=True).earlier == earlier
+    assert [t["views"] for t in trainings_behind(tmp_path / "b")] == [48, 0]
+    assert trainings_behind(DEFAULT)[-1]["views"] == read_manifest(DEFAULT).raw["training"]["views"]
 
 
 def test_a_start_of_another_pooling_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What a training may write over, and what it says before it starts."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,14 @@ import pytest
 
 from dedup_job.errors import ConfigError
 from model_training.cli import main
-from model_training.outputs import check_out, prepare_run_dir, put_in_place, staging_of
+from model_training.outputs import (
+    check_apart,
+    check_out,
+    check_same_photos,
+    prepare_run_dir,
+    put_in_place,
+    staging_of,
+)
 
 
 def contents(folder: Path) -> set[str]:
@@ -105,3 +114,73 @@ def test_a_missing_extra_is_one_line(tmp_path: Path, missing: str) -> None:
     assert done.returncode == 2
     assert "pip install 'catalog-dedup[train]'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("inside", [".", "run", "a/run"])
+def test_a_run_does_not_lie_in_the_bundle_that_replaces_it(tmp_path: Path, inside: str) -> None:
+    bundle = tmp_path / "bundle"
+    with pytest.raises(
+        ConfigError, match=r"--run-dir .* lies in --out .*; name a directory beside"
+    ):
+        check_apart(bundle / inside, bundle, "--out")
+    check_apart(tmp_path / "bundle.run", bundle, "--out")
+
+
+def test_a_run_goes_on_with_the_photos_it_began_with(tmp_path: Path) -> None:
+    check_same_photos(tmp_path, "0b", begins=False)  # of an earlier version
+    check_same_photos(tmp_path, "0a", begins=True)
+    check_same_photos(tmp_path, "0a", begins=False)
+    with pytest.raises(ConfigError, match="learned from other photos than these"):
+        check_same_photos(tmp_path, "0b", begins=False)
+
+
+@pytest.mark.parametrize("option", ["--out", "--photos", "--registry"])
+def test_a_place_elsewhere_is_no_folder_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = "promote" if option == "--registry" else "train"
+    with pytest.raises(SystemExit) as stopped:
+        main([command, option, "s3://bucket/place"])
+    assert stopped.value.code == 2
+    assert f"{option}: s3://bucket/place is no local path" in capsys.readouterr().err
+    assert contents(tmp_path) == set()
+
+
+def test_a_verifier_that_was_never_begun_is_not_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle/manifest.json").write_text("{}")
+    bundle, run_dir = str(tmp_path / "bundle"), str(tmp_path / "run")
+    assert main(["verifier", "--bundle", bundle, "--run-dir", run_dir, "--resume"]) == 2
+    assert "--resume" in (said := capsys.readouterr().err) and "does not exist" in said
+
+
+def test_bundles_need_tensorflow_and_say_so_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("keras.config.backend", lambda: "jax")
+    assert main(["train", "--out", str(tmp_path / "b")]) == 2
+    assert "KERAS_BACKEND is jax" in capsys.readouterr().err
+    assert contents(tmp_path) == set()
+
+
+def test_a_backend_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "model_training", "train", "--run-dir", str(tmp_path / "r")]
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert done.stderr == "model-training: KERAS_BACKEND needs torch, which is not installed\n"
+
+
+def test_a_full_disk_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "run/checkpoint.npz")
+
+    monkeypatch.setattr("model_training.cli._train", fill)
+    assert main(["train", "--out", "bundle"]) == 1
+    said = capsys.readouterr().err
+    assert said == "model-training: run/checkpoint.npz: No space left on device\n"

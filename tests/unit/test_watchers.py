@@ -293,7 +293,7 @@ def test_train_and_retrain_as_a_user_watches_them(
     board = ["--tensorboard", str(tmp_path / "tb")]
     assert main(["train", *common, *board, "--out", str(tmp_path / "bundle")]) == 0
     text = capfd.readouterr()
-    assert "352/352" in text.err and "validation step=22" in text.out
+    assert "352/352" in text.err and "validation step=22" in text.err
     assert len(list((tmp_path / "tb").iterdir())) == 1
     champion = ["--champion", str(tmp_path / "bundle"), "--registry", str(tmp_path / "registry")]
     code = main(["retrain", *common, *champion, "--margin", "1"])
