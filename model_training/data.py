@@ -115,8 +115,8 @@ def read_pairs(
     """Binary pairs: image_a, image_b, label (1 or "similar"; 0 or "dissimilar").
 
     Duplicates are the connected components of similar pairs. Where the table has sku_id_a and sku_id_b
-    (`model-training pairs` writes them), all photos of one SKU are of one product; else components are the
-    products. Products are split whole. Of the dissimilar pairs, one that contradicts a component (both
+    (`model-training pairs` writes them), all photos of one SKU are of one product; else, and where a SKU is
+    null or blank, components are the products. Products are split whole. Of the dissimilar pairs, one that contradicts a component (both
     photos in it) is an error in the labels.
 
     Returns:
@@ -151,7 +151,7 @@ def read_pairs(
 def _join_skus(frame: pd.DataFrame, row_of: dict[str, int], component: np.ndarray) -> np.ndarray:
     """The product of each photo: its component, joined with those of its SKU's other photos.
 
-    A photo that several SKUs show says nothing about which of them it is.
+    A photo that several SKUs show says nothing about which of them it is; nor does a null or blank SKU.
     """
     if not {"sku_id_a", "sku_id_b"} <= set(frame.columns):
         return component
@@ -160,7 +160,9 @@ def _join_skus(frame: pd.DataFrame, row_of: dict[str, int], component: np.ndarra
             frame[["image_a", "sku_id_a"]].set_axis(["image", "sku"], axis=1),
             frame[["image_b", "sku_id_b"]].set_axis(["image", "sku"], axis=1),
         ]
-    ).drop_duplicates()
+    )
+    known = ends.sku.notna() & (ends.sku.astype(str).str.strip() != "")
+    ends = ends[known].drop_duplicates()
     own = ends[~ends.image.duplicated(keep=False)]
     first = own.groupby("sku").image.transform("first")
     a, b = own.image.map(row_of).to_numpy(), first.map(row_of).to_numpy()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from dedup_job.errors import ConfigError
@@ -234,6 +235,39 @@ def test_photos_of_one_sku_are_one_product_and_no_duplicates(tmp_path: Path) -> 
     assert by_name["a"].identity == by_name["d"].identity != by_name["b"].identity
     assert len({by_name[n].product for n in "acx"}) == 3
     assert all(len({by_name[n].held_out for n in group}) == 1 for group in ("abd",))
+
+
+@pytest.mark.parametrize("blank", [None, "", " "])
+def test_an_unknown_sku_joins_nothing(tmp_path: Path, blank: str | None) -> None:
+    write_photos(tmp_path, [f"{name}.png" for name in "abcdef"])
+    rows = [
+        ("a", "b", "0", blank, "B"),
+        ("c", "d", "0", blank, blank),
+        ("e", "b", "0", "B", "B"),
+        ("f", "e", "0", "F", blank),  # whose e is was said above
+    ]
+    named = [(f"{a}.png", f"{b}.png", *rest) for a, b, *rest in rows]
+    columns = ["image_a", "image_b", "label", "sku_id_a", "sku_id_b"]
+    frame = pd.DataFrame(named, columns=columns)
+    if blank is None:
+        table = tmp_path / "pairs.parquet"
+        frame.to_parquet(table)
+    else:
+        table = tmp_path / "pairs.csv"
+        frame.to_csv(table, index=False)
+    photos, _ = data.read_pairs(table, tmp_path)
+    product = {p.path.stem: p.product for p in photos}
+    assert product["b"] == product["e"]
+    assert len(set(product.values())) == 5
+
+
+def test_a_table_whose_skus_are_all_unknown_is_read(tmp_path: Path) -> None:
+    write_photos(tmp_path, ["a.png", "b.png", "c.png"])
+    frame = pd.DataFrame({"image_a": ["a.png", "c.png"], "image_b": ["b.png", "a.png"], "label": [1, 0],
+                          "sku_id_a": [None, None], "sku_id_b": [None, None]})  # fmt: skip
+    frame.to_parquet(tmp_path / "pairs.parquet")
+    photos, _ = data.read_pairs(tmp_path / "pairs.parquet", tmp_path)
+    assert [p.product == photos[0].product for p in photos] == [True, True, False]
 
 
 def test_a_folders_photo_goes_with_the_labelled_one_it_equals(tmp_path: Path) -> None:
