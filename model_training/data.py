@@ -17,15 +17,12 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from dedup_job.errors import ConfigError, ImageRejected
+from dedup_job.errors import ConfigError
 from dedup_job.kernels.grouping import connected_components
-from dedup_job.kernels.images import Pixels, decode
-from model_training.look_alikes import find_garment
-from model_training.processes import open_pool
+from dedup_job.kernels.images import Pixels
+from model_training.photo_cache import read_decoded
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
-CACHE_SIDE_PX = 224
-_CACHE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class PhotoSet:
 
     Attributes:
         photos: the list; row i of everything else belongs to photo i.
-        pixels: uint8 (height, width, 3) each, longer side at most `CACHE_SIDE_PX`.
+        pixels: uint8 (height, width, 3) each, longer side at most `photo_cache.CACHE_SIDE_PX`.
         masks: uint8 (height, width) each, 255 on the garment.
         mask_good: bool (n,), the mask is good enough to cut the garment out.
         dissimilar: rows of photos said to differ, by row (from binary pairs).
@@ -200,59 +197,15 @@ def load_photos(
         dissimilar: pairs of rows known to differ.
 
     Raises:
-        ConfigError: a photo cannot be decoded.
+        ConfigError: a photo cannot be decoded, or the cache can neither be read nor written.
     """
-    key = fingerprint(photos)[:16]
-    path = cache_dir / f"photos-v{_CACHE_VERSION}-{CACHE_SIDE_PX}px-{key}.npz"
-    if not path.is_file():
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        _write_cache(photos, path)
-    with np.load(path) as cache:
-        flat, flat_masks, shapes, good = (cache[k] for k in ("pixels", "masks", "shapes", "good"))
-    pixels, masks, at = [], [], 0
-    for height, width in shapes:
-        n = int(height) * int(width)
-        pixels.append(flat[3 * at : 3 * (at + n)].reshape(height, width, 3))
-        masks.append(flat_masks[at : at + n].reshape(height, width))
-        at += n
+    paths = [photo.path for photo in photos]
+    pixels, masks, good = read_decoded(paths, fingerprint(photos), cache_dir)
     loaded = PhotoSet(photos, pixels, masks, good)
     for i, j in dissimilar:
         loaded.dissimilar.setdefault(i, []).append(j)
         loaded.dissimilar.setdefault(j, []).append(i)
     return _join_equal_colourways(_join_near_identical(loaded))
-
-
-def _write_cache(photos: list[Photo], path: Path) -> None:
-    with open_pool(2) as pool:
-        answers = list(pool.map(_decode_one, [photo.path for photo in photos], chunksize=32))
-    rows = []
-    for photo, answer in zip(photos, answers, strict=True):
-        if isinstance(answer, str):
-            raise ConfigError(f"training photo {photo.path}: {answer}")
-        rows.append(answer)
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(
-        temporary,
-        pixels=np.concatenate([rgb.ravel() for rgb, _, _ in rows]),
-        masks=np.concatenate([mask.ravel() for _, mask, _ in rows]),
-        shapes=np.array([mask.shape for _, mask, _ in rows]),
-        good=np.array([good for _, _, good in rows]),
-    )
-    temporary.rename(path)
-
-
-def _decode_one(path: Path) -> tuple[Pixels, Pixels, bool] | str:
-    cv2.setNumThreads(1)
-    try:
-        rgb = decode(path.read_bytes())
-    except (ImageRejected, OSError) as error:
-        return str(error)
-    scale = CACHE_SIDE_PX / max(rgb.shape[:2])
-    if scale < 1:
-        size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
-        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    mask, good = find_garment(rgb)
-    return rgb, mask, good
 
 
 def _join_near_identical(loaded: PhotoSet) -> PhotoSet:

@@ -1,5 +1,7 @@
 """From folders, tables and pairs to identities, splits and batches."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +37,10 @@ def in_memory(n: int, source: str = "folder", per_style: int = 1) -> data.PhotoS
 def small_config(**training: object) -> ExperimentConfig:
     raw = {"network": {"input_px": 32}, "training": {"photos_per_batch": 6, **training}}
     return ExperimentConfig.model_validate(raw)
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def drawn_rows(sampler: Sampler, n: int) -> set[int]:
@@ -138,6 +144,50 @@ def test_an_unreadable_training_photo_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in" / "b.jpg").write_bytes(b"<html>")
     with pytest.raises(ConfigError, match=r"b\.jpg: not_image"):
         data.load_photos(data.read_folder(tmp_path / "in"), tmp_path / "cache")
+
+
+def test_a_cache_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    write_photos(tmp_path / "in", ["a.jpg", "b.jpg"])
+    (tmp_path / "file").write_text("x")
+    message = r"^--cache-dir .*file/cache cannot be used: Not a directory; name a directory that"
+    with pytest.raises(ConfigError, match=message):
+        data.load_photos(data.read_folder(tmp_path / "in"), tmp_path / "file" / "cache")
+    with pytest.raises(ConfigError, match=r"^--cache-dir .*file cannot be used: .*; name a dir"):
+        data.load_photos(data.read_folder(tmp_path / "in"), tmp_path / "file")
+
+
+@pytest.mark.parametrize("failing", ["savez", "replace"])
+def test_a_cache_that_cannot_be_finished_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    write_photos(tmp_path / "in", ["a.jpg", "b.jpg"])
+    photos = data.read_folder(tmp_path / "in")
+    where = np if failing == "savez" else os
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="No space left"):
+        patch.setattr(where, failing, full_disk)
+        data.load_photos(photos, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+    data.load_photos(photos, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_two_commands_that_start_together_write_a_file_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photos(tmp_path / "in", ["a.jpg", "b.jpg"])
+    photos = data.read_folder(tmp_path / "in")
+    save, written = np.savez, []
+
+    def while_another_writes(path: Path, **arrays: np.ndarray) -> None:
+        written.append(path)
+        if len(written) == 1:
+            data.load_photos(photos, tmp_path / "cache")
+        save(path, **arrays)
+
+    monkeypatch.setattr(np, "savez", while_another_writes)
+    assert len(data.load_photos(photos, tmp_path / "cache")) == 2
+    assert len(set(written)) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_a_batch_has_two_views_of_each_photo_and_two_of_its_look_alike() -> None:
