@@ -105,7 +105,7 @@ def test_a_folder_is_one_product_a_photo(tmp_path: Path) -> None:
     write_photos(tmp_path / "shirts", ["a.jpg", "b.png"])
     (tmp_path / "notes.txt").write_text("x")
     photos = data.read_folder(tmp_path)
-    assert [p.identity for p in photos] == ["shirts/a.jpg", "shirts/b.png"]
+    assert [p.identity for p in photos] == ["folder:shirts/a.jpg", "folder:shirts/b.png"]
     with pytest.raises(ConfigError, match="not a folder"):
         data.read_folder(tmp_path / "none")
 
@@ -134,9 +134,8 @@ def test_the_cache_is_read_back_and_repeats_of_a_photo_become_one_product(tmp_pa
     first = data.load_photos(data.read_folder(tmp_path / "in"), tmp_path / "cache")
     again = data.load_photos(data.read_folder(tmp_path / "in"), tmp_path / "cache")
     assert all(np.array_equal(a, b) for a, b in zip(first.pixels, again.pixels, strict=True))
-    products = [p.product for p in again.photos]
-    assert products == ["a.jpg", "b.jpg", "c.jpg", "a.jpg"]
-    assert [p.identity for p in again.photos] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert [p.product for p in again.photos] == [f"folder:{n}.jpg" for n in "abca"]
+    assert [p.identity for p in again.photos] == [f"folder:{n}.jpg" for n in "abcd"]
 
 
 def test_an_unreadable_training_photo_is_an_error(tmp_path: Path) -> None:
@@ -239,8 +238,9 @@ def test_one_picture_under_two_colours_of_a_style_becomes_one_product(tmp_path: 
     rows = [f"{name},{name[:-4]},{name[0]}" for name in names]
     (tmp_path / "t.csv").write_text("\n".join(["image,sku,style", *rows]))
     loaded = data.load_photos(data.read_products(tmp_path / "t.csv", tmp_path), tmp_path / "cache")
-    assert [p.product for p in loaded.photos] == ["a-black", "a-black", "a-red", "b-black"]
-    assert [p.identity for p in loaded.photos] == names
+    skus = ["a-black", "a-black", "a-red", "b-black"]
+    assert [p.product for p in loaded.photos] == [f"products:{sku}" for sku in skus]
+    assert [p.identity for p in loaded.photos] == [f"products:{name}" for name in names]
 
 
 def test_both_views_can_be_heavily_edited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +330,8 @@ def test_a_folders_photo_goes_with_the_labelled_one_it_equals(tmp_path: Path) ->
     photos += [replace(p, held_out=True) for p in data.read_folder(tmp_path / "folder")]
     loaded = data.load_photos(photos, tmp_path / "cache").photos
     assert [(p.product, p.held_out) for p in loaded] == [
-        ("0.png", True), ("1.png", False), ("0.png", True), ("1.png", False), ("1.png", False),
+        ("pairs:0.png", True), ("pairs:1.png", False),
+        ("pairs:0.png", True), ("pairs:1.png", False), ("pairs:1.png", False),
     ]  # fmt: skip
 
 
