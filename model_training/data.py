@@ -8,67 +8,19 @@
 """
 
 import hashlib
-import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
-from dedup_job.errors import ConfigError, ImageRejected
+from dedup_job.errors import ConfigError
 from dedup_job.kernels.grouping import connected_components
-from dedup_job.kernels.images import Pixels, decode
-from model_training.look_alikes import find_garment
-from model_training.processes import open_pool
+from model_training.joining import join_equal_colourways, join_near_identical
+from model_training.photo_cache import read_decoded
+from model_training.photo_set import Photo, PhotoSet, named
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
-CACHE_SIDE_PX = 224
-_CACHE_VERSION = 2
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One photo and what it is compared with.
-
-    Attributes:
-        path: of the file.
-        source: "folder", "products" or "pairs".
-        identity: equal = duplicates.
-        product: equal with another identity = neither duplicates nor different.
-        family: equal with another product = a real hard negative.
-        held_out: for validation and calibration only.
-    """
-
-    path: Path
-    source: str
-    identity: str
-    product: str
-    family: str
-    held_out: bool
-
-
-@dataclass
-class PhotoSet:
-    """Decoded photos and garment masks in memory.
-
-    Attributes:
-        photos: the list; row i of everything else belongs to photo i.
-        pixels: uint8 (height, width, 3) each, longer side at most `CACHE_SIDE_PX`.
-        masks: uint8 (height, width) each, 255 on the garment.
-        mask_good: bool (n,), the mask is good enough to cut the garment out.
-        dissimilar: rows of photos said to differ, by row (from binary pairs).
-    """
-
-    photos: list[Photo]
-    pixels: list[Pixels]
-    masks: list[Pixels]
-    mask_good: np.ndarray
-    dissimilar: dict[int, list[int]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.photos)
 
 
 def read_folder(root: Path, held_out_share: float = 0.12) -> list[Photo]:
@@ -89,6 +41,7 @@ def read_folder(root: Path, held_out_share: float = 0.12) -> list[Photo]:
         name = path.relative_to(root).as_posix()
         # By the file's name alone: every folder of one SKU's "front.jpg" goes to the same side.
         held_out = is_held_out(path.name, held_out_share)
+        name = named("folder", name)
         photos.append(Photo(path, "folder", name, name, name, held_out))
     return photos
 
@@ -105,19 +58,20 @@ def read_products(table: Path, image_root: Path, held_out_share: float = 0.2) ->
         path = image_root / row.image
         _require(path, table)
         held_out = is_held_out(row.style, held_out_share)
-        photos.append(Photo(path, "products", row.image, row.sku, row.style, held_out))
+        identity, sku, style = (named("products", n) for n in (row.image, row.sku, row.style))
+        photos.append(Photo(path, "products", identity, sku, style, held_out))
     return photos
 
 
 def read_pairs(
-    table: Path, image_root: Path, held_out_share: float = 0.15
+    table: Path, image_root: Path, held_out_share: float = 0.15, origin: str = "pairs"
 ) -> tuple[list[Photo], list[tuple[int, int]]]:
     """Binary pairs: image_a, image_b, label (1 or "similar"; 0 or "dissimilar").
 
     Duplicates are the connected components of similar pairs. Where the table has sku_id_a and sku_id_b
-    (`model-training pairs` writes them), all photos of one SKU are of one product; else components are the
-    products. Products are split whole. Of the dissimilar pairs, one that contradicts a component (both
-    photos in it) is an error in the labels.
+    (`model-training pairs` writes them), all photos of one SKU are of one product; else, and where a SKU is
+    null or blank, components are the products. Products are split whole. Of the dissimilar pairs, one that contradicts a component (both
+    photos in it) is an error in the labels. `origin` tells this table's names from another's.
 
     Returns:
         The photos, and the dissimilar pairs as row numbers.
@@ -142,8 +96,8 @@ def read_pairs(
     photos = []
     for i, name in enumerate(names):
         _require(image_root / name, table)
-        identity, product = names[component[i]], names[owner[i]]
-        held_out = is_held_out(product, held_out_share)
+        held_out = is_held_out(names[owner[i]], held_out_share)
+        identity, product = named(origin, names[component[i]]), named(origin, names[owner[i]])
         photos.append(Photo(image_root / name, "pairs", identity, product, product, held_out))
     return photos, [(int(i), int(j)) for i, j in zip(a[~similar], b[~similar], strict=True)]
 
@@ -151,7 +105,7 @@ def read_pairs(
 def _join_skus(frame: pd.DataFrame, row_of: dict[str, int], component: np.ndarray) -> np.ndarray:
     """The product of each photo: its component, joined with those of its SKU's other photos.
 
-    A photo that several SKUs show says nothing about which of them it is.
+    A photo that several SKUs show says nothing about which of them it is; nor does a null or blank SKU.
     """
     if not {"sku_id_a", "sku_id_b"} <= set(frame.columns):
         return component
@@ -160,7 +114,9 @@ def _join_skus(frame: pd.DataFrame, row_of: dict[str, int], component: np.ndarra
             frame[["image_a", "sku_id_a"]].set_axis(["image", "sku"], axis=1),
             frame[["image_b", "sku_id_b"]].set_axis(["image", "sku"], axis=1),
         ]
-    ).drop_duplicates()
+    )
+    known = ends.sku.notna() & (ends.sku.astype(str).str.strip() != "")
+    ends = ends[known].drop_duplicates()
     own = ends[~ends.image.duplicated(keep=False)]
     first = own.groupby("sku").image.transform("first")
     a, b = own.image.map(row_of).to_numpy(), first.map(row_of).to_numpy()
@@ -198,120 +154,15 @@ def load_photos(
         dissimilar: pairs of rows known to differ.
 
     Raises:
-        ConfigError: a photo cannot be decoded.
+        ConfigError: a photo cannot be decoded, or the cache can neither be read nor written.
     """
-    key = fingerprint(photos)[:16]
-    path = cache_dir / f"photos-v{_CACHE_VERSION}-{CACHE_SIDE_PX}px-{key}.npz"
-    if not path.is_file():
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        _write_cache(photos, path)
-    with np.load(path) as cache:
-        flat, flat_masks, shapes, good = (cache[k] for k in ("pixels", "masks", "shapes", "good"))
-    pixels, masks, at = [], [], 0
-    for height, width in shapes:
-        n = int(height) * int(width)
-        pixels.append(flat[3 * at : 3 * (at + n)].reshape(height, width, 3))
-        masks.append(flat_masks[at : at + n].reshape(height, width))
-        at += n
+    paths = [photo.path for photo in photos]
+    pixels, masks, good = read_decoded(paths, fingerprint(photos), cache_dir)
     loaded = PhotoSet(photos, pixels, masks, good)
     for i, j in dissimilar:
         loaded.dissimilar.setdefault(i, []).append(j)
         loaded.dissimilar.setdefault(j, []).append(i)
-    return _join_equal_colourways(_join_near_identical(loaded))
-
-
-def _write_cache(photos: list[Photo], path: Path) -> None:
-    with open_pool(2) as pool:
-        answers = list(pool.map(_decode_one, [photo.path for photo in photos], chunksize=32))
-    rows = []
-    for photo, answer in zip(photos, answers, strict=True):
-        if isinstance(answer, str):
-            raise ConfigError(f"training photo {photo.path}: {answer}")
-        rows.append(answer)
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(
-        temporary,
-        pixels=np.concatenate([rgb.ravel() for rgb, _, _ in rows]),
-        masks=np.concatenate([mask.ravel() for _, mask, _ in rows]),
-        shapes=np.array([mask.shape for _, mask, _ in rows]),
-        good=np.array([good for _, _, good in rows]),
-    )
-    temporary.rename(path)
-
-
-def _decode_one(path: Path) -> tuple[Pixels, Pixels, bool] | str:
-    cv2.setNumThreads(1)
-    try:
-        rgb = decode(path.read_bytes())
-    except (ImageRejected, OSError) as error:
-        return str(error)
-    scale = CACHE_SIDE_PX / max(rgb.shape[:2])
-    if scale < 1:
-        size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
-        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    mask, good = find_garment(rgb)
-    return rgb, mask, good
-
-
-def _join_near_identical(loaded: PhotoSet) -> PhotoSet:
-    """Give photos that are all but the same picture one product, so that they never repel.
-
-    RMS difference of 16x16 colour thumbnails below 1 %: repeated uploads, not look-alikes or
-    colourways.
-    """
-    if len(loaded) < 2:
-        return loaded
-    thumbs = np.stack([_thumbnail(p) for p in loaded.pixels])
-    squares = (thumbs**2).sum(axis=1)
-    apart = (squares[:, None] + squares[None] - 2 * thumbs @ thumbs.T) / thumbs.shape[1]
-    component = connected_components(len(loaded), *np.nonzero(np.triu(apart < 0.01**2, 1)))
-    # Labelled photos keep their products; of the others, all go with the first one, a labelled one if any.
-    first_of: dict[int, Photo] = {}
-    for photo, root in sorted(
-        zip(loaded.photos, component, strict=True), key=lambda one: one[0].source != "pairs"
-    ):
-        if photo.source in ("pairs", "folder"):
-            first_of.setdefault(int(root), photo)
-    for i, photo in enumerate(loaded.photos):
-        if photo.source == "folder":
-            first = first_of[int(component[i])]
-            loaded.photos[i] = replace(photo, product=first.product, held_out=first.held_out)
-    return loaded
-
-
-def _join_equal_colourways(loaded: PhotoSet) -> PhotoSet:
-    """Give SKUs of one style that show one picture under two colours one product.
-
-    Shops do this ("blue" trousers shown in black). As hard negatives such pairs are errors: no
-    picture can tell them apart. Equal: at 64 px no pixel differs by 15 CIE76 units, the mean by 1.
-    """
-    rows: dict[str, list[int]] = {}
-    for i, photo in enumerate(loaded.photos):
-        if photo.source == "products":
-            rows.setdefault(photo.family, []).append(i)
-    product = {photo.product: photo.product for photo in loaded.photos}
-    for members in rows.values():
-        small = {i: _small_lab(loaded.pixels[i]) for i in members}
-        for i, j in itertools.combinations(members, 2):
-            a, b = loaded.photos[i], loaded.photos[j]
-            apart = np.linalg.norm(small[i] - small[j], axis=2)
-            if a.product != b.product and apart.max() < 15 and apart.mean() < 1:
-                first, second = product[a.product], product[b.product]
-                product = {k: first if v == second else v for k, v in product.items()}
-    loaded.photos[:] = [replace(p, product=product[p.product]) for p in loaded.photos]
-    return loaded
-
-
-def _small_lab(rgb: Pixels) -> np.ndarray:
-    small = cv2.resize(rgb, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
-    lab: np.ndarray = cv2.cvtColor(small / 255, cv2.COLOR_RGB2LAB)
-    return lab
-
-
-def _thumbnail(rgb: Pixels) -> np.ndarray:
-    small = cv2.resize(rgb, (16, 16), interpolation=cv2.INTER_AREA)
-    # float64: differences of large squares.
-    return small.astype(np.float64).ravel() / 255
+    return join_equal_colourways(join_near_identical(loaded))
 
 
 def _read_table(table: Path, columns: tuple[str, ...]) -> pd.DataFrame:

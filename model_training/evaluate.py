@@ -15,7 +15,7 @@ from dedup_job.kernels.metrics import (
 )
 from model_training import augment, look_alikes
 from model_training.config import NetworkConfig
-from model_training.data import PhotoSet
+from model_training.data import Photo, PhotoSet
 
 # Marks the self-made other product of a photo in its labels.
 _OTHER = "#other"
@@ -65,12 +65,13 @@ def build_validation(
     rng = np.random.default_rng(seed)
     photos = held_out.photos
     rows: list[tuple[Pixels, str, str, str, str, str]] = []
-    decoded = [decode(photo.path.read_bytes()) for photo in photos]
     names = tuple(sorted(augment.HELD_OUT)) if held_out_kinds else augment.TRAINED
-    for number, (photo, rgb) in enumerate(zip(photos, decoded, strict=True)):
+    # Photos are of full size here: one at a time, and the one that lends a crop is read again.
+    for number, photo in enumerate(photos):
+        rgb = _read(photo)
         mask, _ = look_alikes.find_garment(rgb)
         generator = sorted(look_alikes.HELD_OUT)[0] if held_out_kinds else None
-        crop = _middle(decoded[int(rng.integers(len(decoded)))])
+        crop = _middle(_read(photos[int(rng.integers(len(photos)))]))
         other, made_by = look_alikes.make_look_alike(rgb, mask, rng, crop, generator)
         n_edits = [0, *(int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15])) for _ in range(3))]
         bases = [
@@ -92,6 +93,10 @@ def build_validation(
     identity, product, family, edits, source = (np.array(column) for column in columns[1:])
     rivals = product_rivals(held_out)
     return ValidationSet(np.stack(columns[0]), identity, product, family, edits, source, rivals)
+
+
+def _read(photo: Photo) -> Pixels:
+    return decode(photo.path.read_bytes())
 
 
 def product_rivals(photos: PhotoSet) -> frozenset[tuple[str, str]]:

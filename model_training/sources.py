@@ -15,6 +15,7 @@ from model_training.data import (
     read_products,
 )
 from model_training.evaluate import product_rivals
+from model_training.photo_set import connected
 
 # Of a directory that `model-training pairs` wrote.
 PAIRS_FILE = "pairs.parquet"
@@ -35,10 +36,10 @@ def read_sources(options: argparse.Namespace, decided: Path | None = None) -> Ph
     """
     photos: list[Photo] = []
     dissimilar: list[tuple[int, int]] = []
-    tables = [(options.pairs, options.image_root or Path("."))] if options.pairs else []
-    tables += [(decided / PAIRS_FILE, decided)] if decided else []
-    for table, root in tables:
-        paired, differ = read_pairs(table, root)
+    tables = [(options.pairs, options.image_root or Path("."), "pairs")] if options.pairs else []
+    tables += [(decided / PAIRS_FILE, decided, "decisions")] if decided else []
+    for table, root, origin in tables:
+        paired, differ = read_pairs(table, root, origin=origin)
         dissimilar += [(len(photos) + i, len(photos) + j) for i, j in differ]
         photos += paired
     if options.photos:
@@ -62,11 +63,15 @@ def keep_in_training(photos: PhotoSet, trained: set[str]) -> PhotoSet:
     """
     if not trained:
         return photos
-    seen = [p for p in photos.photos if p.held_out and photo_sha256(p) in trained]
-    products, families = {p.product for p in seen}, {p.family for p in seen}
+    component = connected(photos.photos, photos.near)
+    seen = {
+        component[i]
+        for i, photo in enumerate(photos.photos)
+        if photo.held_out and photo_sha256(photo) in trained
+    }
     moved = [
-        replace(p, held_out=p.held_out and p.product not in products and p.family not in families)
-        for p in photos.photos
+        replace(photo, held_out=photo.held_out and component[i] not in seen)
+        for i, photo in enumerate(photos.photos)
     ]
     return replace(photos, photos=moved)
 

@@ -1,10 +1,13 @@
 """From folders, tables and pairs to identities, splits and batches."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from dedup_job.errors import ConfigError
@@ -34,6 +37,10 @@ def in_memory(n: int, source: str = "folder", per_style: int = 1) -> data.PhotoS
 def small_config(**training: object) -> ExperimentConfig:
     raw = {"network": {"input_px": 32}, "training": {"photos_per_batch": 6, **training}}
     return ExperimentConfig.model_validate(raw)
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def drawn_rows(sampler: Sampler, n: int) -> set[int]:
@@ -98,7 +105,7 @@ def test_a_folder_is_one_product_a_photo(tmp_path: Path) -> None:
     write_photos(tmp_path / "shirts", ["a.jpg", "b.png"])
     (tmp_path / "notes.txt").write_text("x")
     photos = data.read_folder(tmp_path)
-    assert [p.identity for p in photos] == ["shirts/a.jpg", "shirts/b.png"]
+    assert [p.identity for p in photos] == ["folder:shirts/a.jpg", "folder:shirts/b.png"]
     with pytest.raises(ConfigError, match="not a folder"):
         data.read_folder(tmp_path / "none")
 
@@ -127,9 +134,8 @@ def test_the_cache_is_read_back_and_repeats_of_a_photo_become_one_product(tmp_pa
     first = data.load_photos(data.read_folder(tmp_path / "in"), tmp_path / "cache")
     again = data.load_photos(data.read_folder(tmp_path / "in"), tmp_path / "cache")
     assert all(np.array_equal(a, b) for a, b in zip(first.pixels, again.pixels, strict=True))
-    products = [p.product for p in again.photos]
-    assert products == ["a.jpg", "b.jpg", "c.jpg", "a.jpg"]
-    assert [p.identity for p in again.photos] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert [p.product for p in again.photos] == [f"folder:{n}.jpg" for n in "abca"]
+    assert [p.identity for p in again.photos] == [f"folder:{n}.jpg" for n in "abcd"]
 
 
 def test_an_unreadable_training_photo_is_an_error(tmp_path: Path) -> None:
@@ -137,6 +143,50 @@ def test_an_unreadable_training_photo_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in" / "b.jpg").write_bytes(b"<html>")
     with pytest.raises(ConfigError, match=r"b\.jpg: not_image"):
         data.load_photos(data.read_folder(tmp_path / "in"), tmp_path / "cache")
+
+
+def test_a_cache_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    write_photos(tmp_path / "in", ["a.jpg", "b.jpg"])
+    (tmp_path / "file").write_text("x")
+    message = r"^--cache-dir .*file/cache cannot be used: Not a directory; name a directory that"
+    with pytest.raises(ConfigError, match=message):
+        data.load_photos(data.read_folder(tmp_path / "in"), tmp_path / "file" / "cache")
+    with pytest.raises(ConfigError, match=r"^--cache-dir .*file cannot be used: .*; name a dir"):
+        data.load_photos(data.read_folder(tmp_path / "in"), tmp_path / "file")
+
+
+@pytest.mark.parametrize("failing", ["savez", "replace"])
+def test_a_cache_that_cannot_be_finished_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    write_photos(tmp_path / "in", ["a.jpg", "b.jpg"])
+    photos = data.read_folder(tmp_path / "in")
+    where = np if failing == "savez" else os
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="No space left"):
+        patch.setattr(where, failing, full_disk)
+        data.load_photos(photos, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+    data.load_photos(photos, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_two_commands_that_start_together_write_a_file_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photos(tmp_path / "in", ["a.jpg", "b.jpg"])
+    photos = data.read_folder(tmp_path / "in")
+    save, written = np.savez, []
+
+    def while_another_writes(path: Path, **arrays: np.ndarray) -> None:
+        written.append(path)
+        if len(written) == 1:
+            data.load_photos(photos, tmp_path / "cache")
+        save(path, **arrays)
+
+    monkeypatch.setattr(np, "savez", while_another_writes)
+    assert len(data.load_photos(photos, tmp_path / "cache")) == 2
+    assert len(set(written)) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_a_batch_has_two_views_of_each_photo_and_two_of_its_look_alike() -> None:
@@ -188,8 +238,9 @@ def test_one_picture_under_two_colours_of_a_style_becomes_one_product(tmp_path: 
     rows = [f"{name},{name[:-4]},{name[0]}" for name in names]
     (tmp_path / "t.csv").write_text("\n".join(["image,sku,style", *rows]))
     loaded = data.load_photos(data.read_products(tmp_path / "t.csv", tmp_path), tmp_path / "cache")
-    assert [p.product for p in loaded.photos] == ["a-black", "a-black", "a-red", "b-black"]
-    assert [p.identity for p in loaded.photos] == names
+    skus = ["a-black", "a-black", "a-red", "b-black"]
+    assert [p.product for p in loaded.photos] == [f"products:{sku}" for sku in skus]
+    assert [p.identity for p in loaded.photos] == [f"products:{name}" for name in names]
 
 
 def test_both_views_can_be_heavily_edited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +287,39 @@ def test_photos_of_one_sku_are_one_product_and_no_duplicates(tmp_path: Path) -> 
     assert all(len({by_name[n].held_out for n in group}) == 1 for group in ("abd",))
 
 
+@pytest.mark.parametrize("blank", [None, "", " "])
+def test_an_unknown_sku_joins_nothing(tmp_path: Path, blank: str | None) -> None:
+    write_photos(tmp_path, [f"{name}.png" for name in "abcdef"])
+    rows = [
+        ("a", "b", "0", blank, "B"),
+        ("c", "d", "0", blank, blank),
+        ("e", "b", "0", "B", "B"),
+        ("f", "e", "0", "F", blank),  # whose e is was said above
+    ]
+    named = [(f"{a}.png", f"{b}.png", *rest) for a, b, *rest in rows]
+    columns = ["image_a", "image_b", "label", "sku_id_a", "sku_id_b"]
+    frame = pd.DataFrame(named, columns=columns)
+    if blank is None:
+        table = tmp_path / "pairs.parquet"
+        frame.to_parquet(table)
+    else:
+        table = tmp_path / "pairs.csv"
+        frame.to_csv(table, index=False)
+    photos, _ = data.read_pairs(table, tmp_path)
+    product = {p.path.stem: p.product for p in photos}
+    assert product["b"] == product["e"]
+    assert len(set(product.values())) == 5
+
+
+def test_a_table_whose_skus_are_all_unknown_is_read(tmp_path: Path) -> None:
+    write_photos(tmp_path, ["a.png", "b.png", "c.png"])
+    frame = pd.DataFrame({"image_a": ["a.png", "c.png"], "image_b": ["b.png", "a.png"], "label": [1, 0],
+                          "sku_id_a": [None, None], "sku_id_b": [None, None]})  # fmt: skip
+    frame.to_parquet(tmp_path / "pairs.parquet")
+    photos, _ = data.read_pairs(tmp_path / "pairs.parquet", tmp_path)
+    assert [p.product == photos[0].product for p in photos] == [True, True, False]
+
+
 def test_a_folders_photo_goes_with_the_labelled_one_it_equals(tmp_path: Path) -> None:
     for folder in ("labelled", "folder"):
         write_photos(tmp_path / folder, ["0.png", "1.png"])
@@ -246,7 +330,8 @@ def test_a_folders_photo_goes_with_the_labelled_one_it_equals(tmp_path: Path) ->
     photos += [replace(p, held_out=True) for p in data.read_folder(tmp_path / "folder")]
     loaded = data.load_photos(photos, tmp_path / "cache").photos
     assert [(p.product, p.held_out) for p in loaded] == [
-        ("0.png", True), ("1.png", False), ("0.png", True), ("1.png", False), ("1.png", False),
+        ("pairs:0.png", True), ("pairs:1.png", False),
+        ("pairs:0.png", True), ("pairs:1.png", False), ("pairs:1.png", False),
     ]  # fmt: skip
 
 
