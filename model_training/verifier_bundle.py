@@ -203,7 +203,8 @@ def add_verifier(
     check_int8_loss(
         quality["near_float32"]["uap"], quality["near_int8"]["uap"], max_int8_loss, "the verifier "
     )
-    report(f"verifier: {json.dumps(quality)}")
+    ranked = ", ".join(f"{by} {figures['uap']:.4f}" for by, figures in quality.items())
+    report(f"verifier: uAP by {ranked}")
     model_id = compute_model_id(
         manifest.files[EMBEDDER]["sha256"],
         manifest.input_px,

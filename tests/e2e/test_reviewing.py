@@ -76,7 +76,8 @@ def test_reviewing_improves_precision_on_catalogs_it_never_saw(spark, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
-    verdict = json.loads(done.stdout[done.stdout.index("{") :])
+    # spark-submit prints a Python program's stderr on stdout too; the result comes last.
+    verdict = json.loads(done.stdout[done.stdout.rindex("\n{\n") :])
     assert verdict["difference"] > 0
     champion, promoted = locate_bundle(""), locate_bundle(str(registry))
     assert promoted.name == verdict["promoted"]
