@@ -110,6 +110,7 @@ def test_executors_answer_with_what_they_have(spark, tmp_path, catalog):
     assert any("blockmgr" in folder for folder in executor.machine.free_disk_mb)
 
 
+@pytest.mark.slow
 def test_a_warehouse_that_knows_the_photos_in_an_object_store(spark, tmp_path, catalog, s3_server):
     bucket = "doctor-test"
     s3_server.create_bucket(bucket)

@@ -12,7 +12,7 @@ from model_training.config import NetworkConfig
 from model_training.erasure import AttentionErasure, cells_above, salient_cells
 from model_training.network import build_network, copy_weights, raw_model
 
-TINY = NetworkConfig(input_px=32, width=0.125, dim=16, attention_stages=(2, 3))
+TINY = NetworkConfig(input_px=32, width=0.125, dim=16, attention_stages=(2, 3), erasure=True)
 
 
 def test_channel_attention_scales_whole_channels() -> None:
