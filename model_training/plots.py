@@ -155,7 +155,7 @@ def reliability_diagram(found: Mapping[str, Any]) -> bytes:
         )  # fmt: skip
         axes.set(xlabel="promised match probability", ylabel="share of duplicates found")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title="Reliability")
-        axes.legend(loc="upper left")
+        axes.legend(loc="lower right")
         counts.bar(x, [b["n"] for b in bins], width=0.06, color=_colours()[0])
         counts.set(xlabel="promised match probability", ylabel="pairs", yscale="log")
         counts.set(title="Pairs behind each point", xlim=(-0.05, 1.05))
