@@ -46,8 +46,11 @@ from model_training.verifier_pairs import draw_pairs
 
 # So many strangers of a photo are nearer than the lowest pair that is verified: twenty of a thousand. The scale of the
 # cosines is each embedder's own. Of the default one's duplicates by edits that training never used 2.3 % lie below
-# (cosine .45), of the others none.
+# (cosine .45), of the others .4 %.
 _STRANGERS_VERIFIED = 0.02
+# Of an embedder that ranks worse more are verified, until few duplicates lie below.
+_MOST_STRANGERS_VERIFIED = 0.2
+_DUPLICATES_LOST = 0.01
 _N_REPRESENTATIVE = 250
 # Of the nearest pairs both networks' answers are compared: they hold what a threshold has to part (of the default
 # embedder's duplicates 97 %), and the float network is slow.
@@ -113,10 +116,13 @@ def choose_floor(vectors: np.ndarray, views: ValidationSet) -> float:
         views: the views.
     """
     a, b, same, hard = pair_labels(views)
-    strangers = (vectors @ vectors.T)[a, b][~same & ~hard]
-    if not len(strangers):
+    cosine = (vectors @ vectors.T)[a, b]
+    strangers, duplicates = cosine[~same & ~hard], cosine[same]
+    if not len(strangers) or not len(duplicates):
         return 0.0
-    return round(float(np.clip(np.quantile(strangers, 1.0 - _STRANGERS_VERIFIED), 0.0, 0.999)), 3)
+    few, most = np.quantile(strangers, [1.0 - _STRANGERS_VERIFIED, 1.0 - _MOST_STRANGERS_VERIFIED])
+    floor = max(most, min(few, np.quantile(duplicates, _DUPLICATES_LOST)))
+    return round(float(np.clip(floor, 0.0, 0.999)), 3)
 
 
 def answer_in_float(network: Any, seen: Answered) -> np.ndarray:
