@@ -77,17 +77,28 @@ def load_trained(run_dir: Path) -> TrainedNetwork:
     Raises:
         ConfigError: no checkpoint in `run_dir`.
     """
-    path = run_dir / CHECKPOINT
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist; `model-training train` writes it")
-    with np.load(path, allow_pickle=False) as state:
-        meta = json.loads(str(state["meta"]))
-        config = ExperimentConfig.model_validate(meta["config"])
+    meta = read_meta(run_dir)
+    config = ExperimentConfig.model_validate(meta["config"])
+    with np.load(run_dir / CHECKPOINT, allow_pickle=False) as state:
         # `backbone_weights` decides the layers and `freeze_until` which norms keep their statistics.
         model = build_network(config.network, training=False)
         for i, variable in enumerate(model.weights):
             variable.assign(state[f"average_{i}"])
     return TrainedNetwork(model, config, meta["progress"], meta.get("earlier", []))
+
+
+def read_meta(run_dir: Path) -> dict[str, Any]:
+    """What a run's checkpoint says of itself: config, progress, earlier (since there is one).
+
+    Raises:
+        ConfigError: no checkpoint in `run_dir`.
+    """
+    path = run_dir / CHECKPOINT
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; `model-training train` writes it")
+    with np.load(path, allow_pickle=False) as state:
+        meta: dict[str, Any] = json.loads(str(state["meta"]))
+    return meta
 
 
 def settle_batch_norms(trained: TrainedNetwork, photos: PhotoSet) -> None:

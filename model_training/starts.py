@@ -6,7 +6,8 @@ from typing import Any
 from dedup_job.errors import ConfigError
 from dedup_job.kernels.bundle import KERAS_MODEL, VERIFIER_KERAS, read_manifest
 from dedup_job.kernels.model import load_keras_model
-from model_training.bundling import load_trained
+from model_training.bundling import load_trained, read_meta
+from model_training.config import ExperimentConfig
 from model_training.outputs import read_command
 from model_training.train import CHECKPOINT
 
@@ -39,13 +40,13 @@ def trainings_behind(path: Path) -> list[dict[str, Any]]:
         Of each: command, config_fingerprint, views, step, spent_s.
     """
     if (path / CHECKPOINT).is_file():
-        trained = load_trained(path)
+        meta = read_meta(path)
         last = {
             "command": read_command(path),
-            "config_fingerprint": trained.config.fingerprint(),
-            **trained.progress,
+            "config_fingerprint": ExperimentConfig.model_validate(meta["config"]).fingerprint(),
+            **meta["progress"],
         }
-        return [*trained.earlier, last]
+        return [*meta.get("earlier", []), last]
     training = read_manifest(path).raw["training"]
     return [*training.get("earlier", []), {name: training.get(name) for name in _OF_A_TRAINING}]
 
